@@ -1,0 +1,69 @@
+"""The terrarium's CLIP: text and image towers trained contrastively on scenes and their captions."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+
+from .captions import caption
+from .dataset import Dataset
+from .recipe import TerrariumRecipe
+from .scenes import SIZE
+from .training import choose, fit, pixels
+
+
+def new_clip(recipe: TerrariumRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """Build the untrained model for a tokenizer."""
+    clip = recipe.clip
+    shared = {
+        "hidden_size": clip.width,
+        "intermediate_size": 4 * clip.width,
+        "num_hidden_layers": clip.layers,
+        "num_attention_heads": clip.heads,
+        "projection_dim": clip.width,
+    }
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=recipe.tokens,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **shared,
+    )
+    vision = CLIPVisionConfig(image_size=SIZE, patch_size=clip.patch, **shared)
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=clip.width)
+    return CLIPModel._from_config(config, attn_implementation="eager")
+
+
+def tokenise(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """Return (B, tokens) ids, padded and cut to the model's length."""
+    return tokenizer(
+        texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def train_clip(data: Dataset, recipe: TerrariumRecipe, tokenizer: CLIPTokenizer, folder: Path) -> CLIPModel:
+    """Train both towers; captions are written afresh for every batch."""
+    torch.manual_seed(recipe.seed)
+    model = new_clip(recipe, tokenizer)
+
+    def loss(step: int) -> Tensor:
+        rows = np.sort(choose(recipe.seed, step, recipe.clip.batch, len(data)))
+        rng = np.random.default_rng([recipe.seed, step, 1])
+        ids = tokenise(tokenizer, [caption(data.scenes[row], rng) for row in rows])
+        used = int((ids != tokenizer.pad_token_id).sum(1).max()) + 1
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(input_ids=ids[:, :used], pixel_values=pixels(data.pictures[rows]))
+        logits = out.logits_per_text.float()
+        truth = torch.arange(len(rows))
+        return (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
+
+    settings = recipe.clip
+    fit(
+        "clip", model, loss, folder=folder, steps=settings.steps, learning_rate=settings.learning_rate,
+        seed=recipe.seed, weight_decay=0.05,
+    )  # fmt: skip
+    return model

@@ -1,0 +1,114 @@
+"""The terrarium's UNet: epsilon prediction under Stable Diffusion's betas, on latents computed once."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .clip import tokenise
+from .dataset import Dataset
+from .recipe import TerrariumRecipe
+from .training import choose, fit
+from .vae import encode
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Return Stable Diffusion's DDIM schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def new_denoiser(recipe: TerrariumRecipe, sample_size: int = 16) -> UNet2DConditionModel:
+    """Build the untrained UNet; attention only at the levels that the recipe names."""
+    settings = recipe.denoiser
+    down = tuple(
+        "CrossAttnDownBlock2D" if level in settings.attention_levels else "DownBlock2D"
+        for level in range(len(settings.channels))
+    )
+    up = tuple(name.replace("Down", "Up") for name in reversed(down))
+    return UNet2DConditionModel(
+        sample_size=sample_size,
+        block_out_channels=settings.channels,
+        down_block_types=down,
+        up_block_types=up,
+        layers_per_block=settings.layers_per_block,
+        cross_attention_dim=recipe.clip.width,
+        attention_head_dim=tuple(c // settings.head_width for c in settings.channels),
+        norm_num_groups=32,
+    )
+
+
+@torch.no_grad()
+def text_states(text: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[str], batch: int = 500) -> Tensor:
+    """Return last hidden states (N, tokens, C) in bfloat16."""
+    parts = []
+    for start in range(0, len(captions), batch):
+        ids = tokenise(tokenizer, captions[start : start + batch])
+        parts.append(text(ids).last_hidden_state.bfloat16())
+    return torch.cat(parts)
+
+
+def prepare(
+    data: Dataset, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer, folder: Path
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return scaled latents, the distinct captions' states (row 0: the empty prompt) and each picture's caption row."""
+    store = folder / "latents.pt"
+    if not store.exists():
+        partial = store.with_suffix(".partial")
+        torch.save(encode(vae, data), partial)
+        partial.replace(store)
+    latents = torch.load(store, weights_only=True)
+    latents = latents * vae.config.scaling_factor  # pyright: ignore[reportAttributeAccessIssue]
+    distinct = {"": 0}
+    rows = torch.tensor([distinct.setdefault(caption, len(distinct)) for caption in data.captions])
+    return latents, text_states(text, tokenizer, list(distinct)), rows
+
+
+def train_denoiser(
+    data: Dataset,
+    vae: AutoencoderKL,
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    recipe: TerrariumRecipe,
+    folder: Path,
+    compiled: bool = False,
+) -> UNet2DConditionModel:
+    """Train the UNet and return its averaged weights."""
+    latents, states, caption_of = prepare(data, vae, text, tokenizer, folder)
+    torch.manual_seed(recipe.seed)
+    settings = recipe.denoiser
+    model = new_denoiser(recipe, latents.shape[-1]).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model.set_attn_processor(AttnProcessor())
+    forward = torch.compile(model) if compiled else model
+    kept = new_scheduler().alphas_cumprod
+    signal, noise_level = kept.sqrt(), (1 - kept).sqrt()
+    weight = (kept / (1 - kept)).clamp(max=settings.snr_cap) / (kept / (1 - kept))
+
+    def loss(step: int) -> Tensor:
+        rows = torch.from_numpy(choose(recipe.seed + 3, step, settings.batch, len(data)))
+        x = latents[rows].float()
+        captions = caption_of[rows] * (torch.rand(len(rows)) >= settings.drop_caption)
+        t = torch.randint(0, len(kept), (len(rows),))
+        noise = torch.randn_like(x)
+        noisy = signal[t].view(-1, 1, 1, 1) * x + noise_level[t].view(-1, 1, 1, 1) * noise
+        with torch.autocast("cpu", torch.bfloat16):
+            found = forward(
+                noisy.contiguous(memory_format=torch.channels_last), t, encoder_hidden_states=states[captions]
+            ).sample
+        return ((found.float() - noise).square().mean((1, 2, 3)) * weight[t]).mean()
+
+    trained = fit(
+        "denoiser", model, loss, folder=folder, steps=settings.steps, learning_rate=settings.learning_rate,
+        seed=recipe.seed, warm_up=settings.warm_up, cool_down=settings.cool_down, ema=settings.ema,
+    )  # fmt: skip
+    assert isinstance(trained, UNet2DConditionModel)
+    return trained
