@@ -1,0 +1,147 @@
+"""A diffusion model, seen through one door."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# B batch, T tokens, C channels
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What the text side of a model makes of a list of prompts.
+
+    Attributes:
+        hidden_BTC: what the denoiser's cross-attention reads.
+        pooled_BC: one vector a prompt, where the model has one.
+        mask_BT: True from the start token to the end-of-text token; None if the prompts came as embeddings.
+        ids: token ids of each prompt without start, end and padding; None if the prompts came as embeddings.
+        condition: further tensors for the denoiser (SDXL's `text_embeds` and `time_ids`), batch first.
+    """
+
+    hidden_BTC: Tensor
+    pooled_BC: Tensor | None = None
+    mask_BT: Tensor | None = None
+    ids: tuple[tuple[int, ...], ...] | None = None
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.hidden_BTC.shape[0]
+
+    def select(self, index: Sequence[int] | Tensor) -> "TextFeatures":
+        """Return the features of the prompts at `index`, in that order, repeats allowed."""
+        rows = torch.as_tensor(index, dtype=torch.long, device=self.hidden_BTC.device)
+        return TextFeatures(
+            hidden_BTC=self.hidden_BTC[rows],
+            pooled_BC=None if self.pooled_BC is None else self.pooled_BC[rows],
+            mask_BT=None if self.mask_BT is None else self.mask_BT[rows],
+            ids=None if self.ids is None else tuple(self.ids[row] for row in rows.tolist()),
+            condition={name: value[rows] for name, value in self.condition.items()},
+        )
+
+
+def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
+    """Return the prompts of all parts as one list; what one part lacks (pooled features, mask, ids) the whole lacks."""
+    pooled = [part.pooled_BC for part in parts if part.pooled_BC is not None]
+    masks = [part.mask_BT for part in parts if part.mask_BT is not None]
+    ids = [part.ids for part in parts if part.ids is not None]
+    return TextFeatures(
+        hidden_BTC=torch.cat([part.hidden_BTC for part in parts]),
+        pooled_BC=torch.cat(pooled) if len(pooled) == len(parts) else None,
+        mask_BT=torch.cat(masks) if len(masks) == len(parts) else None,
+        ids=tuple(row for part in ids for row in part) if len(ids) == len(parts) else None,
+        condition={name: torch.cat([part.condition[name] for part in parts]) for name in parts[0].condition},
+    )
+
+
+def erasable_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """Return every Linear and Conv2d inside the denoiser's `Transformer2DModel` blocks, by path.
+
+    These are the layers of arXiv:2312.16145, sec. 4.1.
+    """
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    found: dict[str, nn.Module] = {}
+    for prefix, block in denoiser.named_modules():
+        if isinstance(block, Transformer2DModel):
+            for path, layer in block.named_modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    found[f"{prefix}.{path}"] = layer
+    return found
+
+
+def fingerprint(layers: Mapping[str, nn.Module]) -> str:
+    """Return a short hash of the layers' names and sizes, equal for every checkpoint of one architecture.
+
+    A 1x1 convolution counts as the linear layer that it is, so that both spellings of `proj_in` agree.
+    """
+    lines = []
+    for path in sorted(layers):
+        layer = layers[path]
+        if isinstance(layer, nn.Conv2d):
+            kernel = "" if layer.kernel_size == (1, 1) else f" {layer.kernel_size}"
+            lines.append(f"{path} {layer.in_channels} {layer.out_channels}{kernel}")
+        else:
+            lines.append(f"{path} {layer.in_features} {layer.out_features}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+class DiffusionModel(ABC):
+    """A text-to-image diffusion model: encode prompts, predict, schedule, erasable layers, pipeline.
+
+    Attributes:
+        name: the name it was loaded under ("terrarium", a Hub id, a path).
+        pipeline: the diffusers pipeline, which stays the caller's to use.
+        architecture: the modelspec architecture without suffix ("stable-diffusion-v1", ...).
+    """
+
+    name: str
+    pipeline: Any
+    architecture: str
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> nn.Module:
+        """The network that membranes sit in."""
+
+    @property
+    @abstractmethod
+    def prediction_type(self) -> str:
+        """What the denoiser predicts: "epsilon" or "v_prediction"."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        """Encode prompts as the pipeline would, without gradient."""
+
+    def unconditional(self, count: int) -> TextFeatures:
+        """Return what guidance is measured against without a negative prompt: the empty prompt, `count` times."""
+        return self.encode([""] * count)
+
+    @abstractmethod
+    def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        """Return the denoiser's raw output, of its own prediction type, at latents `x` and timestep(s) `t` (B,) or ()."""
+
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one picture's latents at the model's own size."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.denoiser.parameters()).dtype
+
+    def erasable_layers(self) -> dict[str, nn.Module]:
+        """Return the layers that a membrane covers, by path."""
+        return erasable_layers(self.denoiser)
+
+    def fingerprint(self) -> str:
+        """Return the architecture's fingerprint; equal for all checkpoints that a membrane can be carried to."""
+        return fingerprint(self.erasable_layers())

@@ -1,0 +1,178 @@
+"""A name, a Hub id, a diffusers folder or a single-file checkpoint becomes a DiffusionModel."""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semiperm.models.base import DiffusionModel
+from semiperm.models.stable_diffusion import StableDiffusion
+
+TERRARIUM = Path(__file__).parent.parent / "terrarium" / "weights"
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class ModelLoadError(ValueError):
+    """A model cannot be loaded; the message says what was looked for and what to do."""
+
+
+def load_model(
+    name: str | Path = "terrarium", *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> DiffusionModel:
+    """Load a model by name ("terrarium"), local diffusers folder, single-file checkpoint or Hub id.
+
+    Only safetensors are read; nothing is unpickled and no code that comes with a model is run. What exists on disk
+    goes before the Hub. A single-file checkpoint holds weights and no configuration: that is taken from the folder it
+    lies in if that is a diffusers folder (`model_index.json` and the parts' configurations beside the checkpoint),
+    otherwise diffusers fetches the original model's from the Hub, once.
+
+    Args:
+        device: where to put it; a GPU if there is one, by default.
+        dtype: precision of all parts, whatever the files hold; float32 by default.
+
+    Raises:
+        ModelLoadError: nothing of that name, a pickle, files missing, or a kind of model that is not supported.
+    """
+    name = str(name)
+    path = TERRARIUM if name == "terrarium" else Path(name).expanduser()
+    dtype = dtype or torch.float32
+    if name == "terrarium" and not path.is_dir():
+        raise ModelLoadError(
+            f"The terrarium's weights are not at {path}: this installation is incomplete. "
+            "Install the package again, or make them with `semiperm terrarium train`."
+        )
+    if path.suffix.lower() in PICKLES:
+        raise ModelLoadError(
+            f"{path} is a pickle, and reading a pickle runs whatever code is in it. "
+            "Convert it to .safetensors with a tool that you trust, or get the model in that format."
+        )
+    if path.is_dir():
+        pipeline = _from_folder(path, dtype)
+    elif path.is_file():
+        pipeline = _from_single_file(path, dtype)
+    elif HUB_ID.fullmatch(name) and path.suffix.lower() != ".safetensors":
+        pipeline = _from_hub(name, dtype)
+    else:
+        raise ModelLoadError(_nothing_there(name, path))
+    pipeline.to(torch.device(device or _best_device()))
+    return model_of(pipeline, name)
+
+
+def model_of(pipeline: Any, name: str = "") -> DiffusionModel:
+    """Return the DiffusionModel around a diffusers pipeline, or what is given if it is one already.
+
+    Raises:
+        TypeError: no family of models here knows such a pipeline.
+    """
+    return pipeline if isinstance(pipeline, DiffusionModel) else StableDiffusion(pipeline, name)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _pipeline_class(class_name: Any, where: str) -> Any:
+    if class_name not in PIPELINES:
+        raise ModelLoadError(
+            f"{where} is a {class_name}, which is not supported; supported are {' and '.join(PIPELINES)}."
+        )
+    import diffusers
+
+    return getattr(diffusers, class_name)
+
+
+def _from_folder(path: Path, dtype: torch.dtype) -> Any:
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise ModelLoadError(f"{path} is not a diffusers folder: it has no model_index.json.")
+    try:
+        class_name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (ValueError, AttributeError) as error:
+        raise ModelLoadError(f"{index} is damaged: {error}") from error
+    weights = [file.name for file in path.glob("*/*.safetensors")]
+    # a folder saved with variant="fp16" has no other weights, and diffusers finds them only when told
+    variant = "fp16" if weights and all(".fp16." in file for file in weights) else None
+    return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant)
+
+
+def _from_hub(name: str, dtype: torch.dtype) -> Any:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    try:
+        config = DiffusionPipeline.load_config(name)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"There is no folder or file {name!r} here, and the Hub gave no diffusers model of that name: "
+            f"{_first_line(error)}{_did_you_mean(name, Path(name))}"
+        ) from error
+    class_name = config.get("_class_name") if isinstance(config, dict) else None
+    return _pretrained(_pipeline_class(class_name, name), name, dtype, None)
+
+
+def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str | None) -> Any:
+    try:
+        return pipeline_class.from_pretrained(name, dtype=dtype, use_safetensors=True, variant=variant)
+    except Exception as error:
+        raise ModelLoadError(
+            f"{name} could not be loaded: {_first_line(error)} "
+            "Every part must be there, its weights as .safetensors (pickled .bin files are not read)."
+        ) from error
+
+
+def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
+    if path.suffix.lower() != ".safetensors":
+        raise ModelLoadError(f"{path} is not a .safetensors checkpoint; no other file is read.")
+    pipeline_class = _pipeline_class(_class_in_checkpoint(path), str(path))
+    beside = path.parent if (path.parent / "model_index.json").is_file() else None
+    try:
+        return pipeline_class.from_single_file(str(path), dtype=dtype, config=None if beside is None else str(beside))
+    except Exception as error:
+        wanted = (
+            f"The configuration was taken from {beside / 'model_index.json'} and the folders beside it."
+            if beside
+            else "A checkpoint holds no configuration: go online once so that diffusers can fetch the original "
+            "model's, or put model_index.json and the parts' configurations (without weights) beside it."
+        )
+        raise ModelLoadError(f"{path} could not be loaded: {_first_line(error)} {wanted}") from error
+
+
+def _class_in_checkpoint(path: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise ModelLoadError(f"{path} is not a readable safetensors file: {error}") from error
+    if any(".lora_" in name or name.startswith("lora_") for name in names):
+        raise ModelLoadError(f"{path} is an adapter (LoRA or membrane), not a model: give the model it belongs to.")
+    if not any(name.startswith("model.diffusion_model.input_blocks.") for name in names):
+        raise ModelLoadError(f"{path} holds no Stable Diffusion denoiser: it is no checkpoint of SD1, SD2 or SDXL.")
+    if not any(name.startswith(("cond_stage_model.", "conditioner.")) for name in names):
+        raise ModelLoadError(f"{path} holds a denoiser but no text encoder: a whole checkpoint is needed.")
+    return PIPELINES[any(name.startswith("conditioner.") for name in names)]
+
+
+def _nothing_there(name: str, path: Path) -> str:
+    return (
+        f"There is no model {name!r}: it is neither 'terrarium', nor a diffusers folder, nor a .safetensors "
+        f"checkpoint, nor a Hub id like 'owner/model'.{_did_you_mean(name, path)}"
+    )
+
+
+def _did_you_mean(name: str, path: Path) -> str:
+    beside = [str(path.parent / found.name) for found in path.parent.glob("*")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(name, ["terrarium", *beside], n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _first_line(error: BaseException) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    return line if line.endswith((".", "!", "?")) else f"{line}."

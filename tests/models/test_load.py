@@ -1,0 +1,210 @@
+"""Models come from folders, single files and names; whatever is not there or not safe is refused with a sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from semiperm.models import load
+from semiperm.models.load import ModelLoadError, load_model, model_of
+from semiperm.models.stable_diffusion import StableDiffusion
+from tests.tiny import tiny_pipeline, tiny_xl_pipeline
+
+
+def pictures(pipeline: Any) -> Tensor:
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    return pipeline("a cat", num_inference_steps=2, output_type="pt", generator=generator).images
+
+
+def as_original_checkpoint(pipeline: Any) -> dict[str, Tensor]:
+    """The weights of a tiny pipeline under the names that the original Stable Diffusion 1 checkpoints give them."""
+
+    def renamed(name: str, rules: dict[str, str]) -> str:
+        for ours, theirs in rules.items():
+            name = name.replace(ours, theirs)
+        return name
+
+    resnet = {
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
+        "time_emb_proj": "emb_layers.1",
+        "conv_shortcut": "skip_connection",
+    }
+    # two levels of one resnet each: one attention at the top on the way down, two on the way up
+    places = {
+        "down_blocks.0.resnets.0": "input_blocks.1.0",
+        "down_blocks.0.attentions.0": "input_blocks.1.1",
+        "down_blocks.0.downsamplers.0.conv": "input_blocks.2.0.op",
+        "down_blocks.1.resnets.0": "input_blocks.3.0",
+        "mid_block.resnets.0": "middle_block.0",
+        "mid_block.attentions.0": "middle_block.1",
+        "mid_block.resnets.1": "middle_block.2",
+        "up_blocks.0.resnets.0": "output_blocks.0.0",
+        "up_blocks.0.resnets.1": "output_blocks.1.0",
+        "up_blocks.0.upsamplers.0.conv": "output_blocks.1.1.conv",
+        "up_blocks.1.resnets.0": "output_blocks.2.0",
+        "up_blocks.1.attentions.0": "output_blocks.2.1",
+        "up_blocks.1.resnets.1": "output_blocks.3.0",
+        "up_blocks.1.attentions.1": "output_blocks.3.1",
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "conv_in": "input_blocks.0.0",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+    }
+    vae = {
+        "down_blocks.0.resnets": "down.0.block",
+        "down_blocks.1.resnets": "down.1.block",
+        "down_blocks.0.downsamplers.0": "down.0.downsample",
+        "up_blocks.0.resnets": "up.1.block",
+        "up_blocks.1.resnets": "up.0.block",
+        "up_blocks.0.upsamplers.0": "up.1.upsample",
+        "mid_block.resnets.0": "mid.block_1",
+        "mid_block.resnets.1": "mid.block_2",
+        "mid_block.attentions.0": "mid.attn_1",
+        "group_norm": "norm",
+        "to_q": "q",
+        "to_k": "k",
+        "to_v": "v",
+        "to_out.0": "proj_out",
+        "conv_norm_out": "norm_out",
+        "conv_shortcut": "nin_shortcut",
+    }
+    checkpoint: dict[str, Tensor] = {}
+    for name, tensor in pipeline.unet.state_dict().items():
+        inside = resnet if ".resnets." in name else {}
+        checkpoint["model.diffusion_model." + renamed(renamed(name, inside), places)] = tensor
+    for name, tensor in pipeline.vae.state_dict().items():
+        checkpoint["first_stage_model." + renamed(name, vae)] = tensor
+    for name, tensor in pipeline.text_encoder.state_dict().items():
+        name = name if name.startswith("text_model.") else f"text_model.{name}"
+        checkpoint[f"cond_stage_model.transformer.{name}"] = tensor
+    return {name: tensor.clone().contiguous() for name, tensor in checkpoint.items()}
+
+
+@pytest.mark.parametrize("build", [tiny_pipeline, tiny_xl_pipeline])
+def test_a_saved_folder_gives_the_same_pictures(build: Any, tmp_path: Path) -> None:
+    pipeline = build()
+    pipeline.save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    assert model.name == str(tmp_path)
+    assert isinstance(model, StableDiffusion) and model.is_xl == (build is tiny_xl_pipeline)
+    assert torch.equal(pictures(model.pipeline), pictures(pipeline))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_half_precision_files_load_in_float32_unless_asked_otherwise(variant: str | None, tmp_path: Path) -> None:
+    tiny_pipeline().to(torch.float16).save_pretrained(tmp_path, variant=variant)
+    for dtype in (None, torch.bfloat16):
+        model = load_model(str(tmp_path), device="cpu", dtype=dtype)
+        parts = (model.denoiser, model.pipeline.text_encoder, model.pipeline.vae)
+        assert {p.dtype for part in parts for p in part.parameters()} == {dtype or torch.float32}
+
+
+def test_terrarium_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pipeline().save_pretrained(tmp_path)
+    monkeypatch.setattr(load, "TERRARIUM", tmp_path)
+    assert load_model(device="cpu").name == "terrarium"
+    monkeypatch.setattr(load, "TERRARIUM", tmp_path / "nowhere")
+    with pytest.raises(ModelLoadError, match="semiperm terrarium train"):
+        load_model()
+
+
+def test_a_single_file_beside_its_configuration_gives_the_same_pictures(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path)
+    for weights in tmp_path.glob("*/*.safetensors"):
+        weights.unlink()
+    save_file(as_original_checkpoint(pipeline), tmp_path / "tiny.safetensors")
+    model = load_model(tmp_path / "tiny.safetensors", device="cpu")
+    assert model.name == str(tmp_path / "tiny.safetensors")
+    assert torch.equal(pictures(model.pipeline), pictures(pipeline))
+
+
+def test_a_single_file_alone_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(as_original_checkpoint(tiny_pipeline()), tmp_path / "tiny.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelLoadError, match=r"tiny\.safetensors could not be loaded.*model_index\.json"):
+        load_model(tmp_path / "tiny.safetensors")
+
+
+def test_what_is_no_checkpoint_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    contents = {
+        "an adapter": {"lora_unet_mid_block.lora_down.weight": torch.zeros(1, 2)},
+        "no Stable Diffusion denoiser": {"double_blocks.0.weight": torch.zeros(1)},
+        "no text encoder": {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)},
+    }
+    for said, tensors in contents.items():
+        save_file(tensors, tmp_path / "file.safetensors")
+        with pytest.raises(ModelLoadError, match=said):
+            load_model(tmp_path / "file.safetensors")
+    (tmp_path / "file.safetensors").write_bytes(b"nothing of the sort")
+    with pytest.raises(ModelLoadError, match="not a readable safetensors file"):
+        load_model(tmp_path / "file.safetensors")
+    (tmp_path / "file.gguf").write_bytes(b"")
+    with pytest.raises(ModelLoadError, match="not a .safetensors checkpoint"):
+        load_model(tmp_path / "file.gguf")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin", ".CKPT"])
+def test_pickles_are_refused_whether_they_exist_or_not(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model{suffix}"
+    for _ in range(2):
+        with pytest.raises(ModelLoadError, match="pickle.*[Cc]onvert it to .safetensors"):
+            load_model(path)
+        torch.save({"weight": torch.zeros(1)}, path)
+
+
+def test_a_folder_with_pickled_weights_is_refused(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ModelLoadError, match="safetensors"):
+        load_model(tmp_path)
+
+
+def test_folders_that_are_no_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"no model_index\.json"):
+        load_model(tmp_path)
+    index = tmp_path / "model_index.json"
+    index.write_text("{")
+    with pytest.raises(ModelLoadError, match="damaged"):
+        load_model(tmp_path)
+    index.write_text("[]")
+    with pytest.raises(ModelLoadError, match="damaged"):
+        load_model(tmp_path)
+    index.write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(ModelLoadError, match="FluxPipeline, which is not supported"):
+        load_model(tmp_path)
+
+
+def test_names_of_nothing_are_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="Did you mean 'terrarium'"):
+        load_model("terarium")
+    (tmp_path / "dreamer.safetensors").touch()
+    with pytest.raises(ModelLoadError, match=r"no model.*Did you mean '.*dreamer\.safetensors'"):
+        load_model(tmp_path / "dreemer.safetensors")
+    with pytest.raises(ModelLoadError, match="no model 'owner/file.safetensors'"):
+        load_model("owner/file.safetensors")
+
+
+def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelLoadError, match="'nobody/no-model' here, and the Hub"):
+        load_model("nobody/no-model")
+
+
+def test_model_of_takes_pipelines_and_models() -> None:
+    model = model_of(tiny_pipeline(), "mine")
+    assert model.name == "mine"
+    assert model_of(model) is model
+    with pytest.raises(TypeError, match="not a Stable Diffusion pipeline"):
+        model_of("a string")

@@ -1,0 +1,161 @@
+"""Complete diffusers pipelines with a few thousand random weights, the same at every call: for tests only."""
+
+from typing import Any, Literal
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+COMMON = (
+    "a an and the of in on with by as at to no cat cats dog dogs kitten puppy fox car bomb tree apple photo picture "
+    "painting drawing sketch style red blue green small large two plain person street house sky"
+)
+WORDS = COMMON.split()
+START, END = "<|startoftext|>", "<|endoftext|>"
+HIDDEN = 16
+
+
+def tiny_tokenizer(pad_token: str = END) -> CLIPTokenizer:
+    """A byte-level vocabulary in which each of WORDS is one token and any other text still tokenises."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    unprintable = range(256 - len(printable))
+    letters = [chr(code) for code in printable] + [chr(256 + index) for index in unprintable]
+    vocab = {token: index for index, token in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
+    merges: dict[tuple[str, str], None] = {}
+    for word in WORDS:
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        while len(pieces) > 1:
+            # from the end to the front, so that no word's merges can take letters from another word
+            pair = (pieces[-2], pieces[-1])
+            merges[pair] = None
+            pieces[-2:] = ["".join(pair)]
+            vocab.setdefault(pieces[-1], len(vocab))
+    for token in (START, END):
+        vocab[token] = len(vocab)
+    if pad_token not in vocab:
+        raise ValueError(f"{pad_token!r} is not in the tiny vocabulary")
+    pairs: Any = list(merges)
+    return CLIPTokenizer(vocab=vocab, merges=pairs, pad_token=pad_token, model_max_length=77)
+
+
+def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    vocab = tokenizer.get_vocab()
+    return CLIPTextConfig(
+        vocab_size=len(vocab),
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        projection_dim=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=vocab[START],
+        eos_token_id=vocab[END],
+        # the text model's own padding plays no part in what it computes
+        pad_token_id=vocab[END],
+    )
+
+
+def _vae() -> AutoencoderKL:
+    # diffusers annotates its sequences as tuples of one
+    config: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+        "sample_size": 16,
+    }
+    return AutoencoderKL(**config).eval()
+
+
+def _unet(**changes: Any) -> UNet2DConditionModel:
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        **changes,
+    }
+    return UNet2DConditionModel(**config).eval()
+
+
+def _scheduler(prediction_type: Literal["epsilon", "v_prediction"]) -> Any:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+
+
+def tiny_pipeline(
+    *,
+    linear_projection: bool = False,
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon",
+    seed: int = 0,
+) -> StableDiffusionPipeline:
+    """A Stable Diffusion of 16x16 pixels with 4 transformer blocks, 48 layers for a membrane."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = tiny_tokenizer()
+        nothing: Any = None
+        pipeline = StableDiffusionPipeline(
+            unet=_unet(
+                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+                cross_attention_dim=HIDDEN,
+                attention_head_dim=2,
+                use_linear_projection=linear_projection,
+            ),
+            vae=_vae(),
+            text_encoder=CLIPTextModel(_text_config(tokenizer)).eval(),
+            tokenizer=tokenizer,
+            scheduler=_scheduler(prediction_type),
+            safety_checker=nothing,
+            feature_extractor=nothing,
+            requires_safety_checker=False,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_xl_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
+    """A Stable Diffusion XL of 16x16 pixels: two text encoders, pooled features, time ids, linear projections."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer, tokenizer_2 = tiny_tokenizer(), tiny_tokenizer(pad_token="!")
+        pipeline = StableDiffusionXLPipeline(
+            unet=_unet(
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=(1, 2),
+                cross_attention_dim=2 * HIDDEN,
+                attention_head_dim=(2, 4),
+                use_linear_projection=True,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=4,
+                projection_class_embeddings_input_dim=6 * 4 + HIDDEN,
+            ),
+            vae=_vae(),
+            text_encoder=CLIPTextModel(_text_config(tokenizer)).eval(),
+            text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer_2)).eval(),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
+            scheduler=_scheduler("epsilon"),
+            add_watermarker=False,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
