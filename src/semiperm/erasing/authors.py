@@ -1,0 +1,97 @@
+"""The published code's training step, reproduced where it differs from the paper; only for comparison.
+
+It denoises one picture a step to a random depth and throws the trajectory away; asks the denoiser about that state at
+a timestep that is 33 to 42 steps too noisy; takes Gaussian vectors for anchors; and, because of the order in which
+it puts them together, trains on the empty prompt for half of them and drops half of the vectors. Facts from the
+repository Con6924/SPM.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from semiperm.erasing import trajectories
+from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
+from semiperm.erasing.recipe import Recipe
+from semiperm.membrane.stack import Stack
+from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+
+if TYPE_CHECKING:
+    from semiperm.erasing.fit import Counted, Progressing
+
+WARM_UP = 500
+RESTARTS = 3
+
+
+def factor(recipe: Recipe, step: int) -> float:
+    """Return the learning rate's factor: 500 steps of warm-up, then a cosine that starts afresh three times."""
+    warm_up = min(WARM_UP, recipe.steps // 6)
+    if step < warm_up:
+        return step / warm_up
+    share = (step - warm_up) / max(1, recipe.steps - warm_up)
+    return 0.5 * (1 + math.cos(math.pi * (share * RESTARTS % 1)))
+
+
+def asked_timestep(depth: int, steps: int) -> int:
+    """Return the timestep that the published code asks about after `depth` of `steps` denoising steps."""
+    return 999 - int(depth * 1000 / steps)
+
+
+def gaussian_anchors(target_TC: Tensor, empty_TC: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return the embeddings (count, T, C) that the published code anchors: the second half of [u, s1, u, s2, ...]."""
+    rows = []
+    while len(rows) < 2 * count:
+        noise = torch.randn(target_TC.shape, generator=generator)
+        noise /= noise.norm()
+        similarity = torch.cosine_similarity(target_TC.flatten().float().cpu(), noise.flatten(), dim=0)
+        if torch.rand((), generator=generator) < 1 - similarity:
+            scale = torch.rand((), generator=generator) * 0.4 + 0.8
+            rows += [empty_TC, (scale * noise).to(target_TC) * target_TC.norm()]
+    return torch.stack(rows[count:])
+
+
+def step(
+    model: DiffusionModel, stack: Stack, predict: "Counted", recipe: Recipe, now: "Progressing"
+) -> tuple[float, float]:
+    """Do one training step of the published code, leave its gradients, return (erasing loss, anchoring loss)."""
+    concept = stack.membrane("membrane").card.concept
+    target, instead, empty = (model.encode([text]) for text in (concept.targets[0], concept.surrogate, ""))
+    depth = int(torch.randint(1, recipe.trajectory_steps, (1,), generator=now.generator))
+    stack.set_permeability(torch.ones(1, 1))
+    x = _state(model, predict, target, recipe, depth, now.generator)
+    t = torch.tensor([asked_timestep(depth, recipe.trajectory_steps)], device=model.device)
+    vectors = gaussian_anchors(target.hidden_BTC[0], empty.hidden_BTC[0], recipe.anchors, now.generator)
+    anchors = TextFeatures(vectors, condition=target.select([0] * recipe.anchors).condition)
+    count = recipe.anchors
+    asked = concatenate([TextFeatures(target.hidden_BTC, condition=target.condition), anchors])
+    stack.close()
+    with torch.no_grad():
+        both = concatenate([asked, TextFeatures(instead.hidden_BTC, condition=instead.condition)])
+        bare = predict(x.expand(count + 2, -1, -1, -1), t.expand(count + 2), both)
+    stack.set_permeability(torch.ones(1, 1))
+    guarded = predict(x.expand(count + 1, -1, -1, -1), t.expand(count + 1), asked)
+    erasing = erasing_loss(guarded[:1], bare[:1], bare[-1:], recipe.eta)
+    anchored = anchoring_loss(guarded[1:], bare[1:-1])
+    total_loss(erasing, anchored, recipe.anchor_weight).backward()
+    return float(erasing.detach()), float(anchored.detach())
+
+
+@torch.no_grad()
+def _state(
+    model: DiffusionModel,
+    predict: "Counted",
+    target: TextFeatures,
+    recipe: Recipe,
+    depth: int,
+    generator: torch.Generator,
+) -> Tensor:
+    scheduler = trajectories.schedule(model, recipe.trajectory_steps)
+    x = torch.randn((1, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
+    x = x * scheduler.init_noise_sigma
+    features = concatenate([model.unconditional(1), target])
+    for t in scheduler.timesteps[:depth]:
+        empty, asked = predict(torch.cat([x, x]), t.expand(2), features).chunk(2)
+        x = scheduler.step(empty + recipe.guidance * (asked - empty), int(t), x, return_dict=False)[0]
+    return x

@@ -1,0 +1,59 @@
+"""A membrane without gradient steps: the best low-rank change of cross-attention's keys and values.
+
+For a linear layer W that reads text features, an erasure wants W (e + g) where W e was, with g = -(1 + eta)(e - s):
+e are the target's features, s the surrogate's. The change D that comes nearest to that while it leaves the anchors'
+features p alone is a ridge regression; its best part of rank R follows from a singular value decomposition in the
+metric of the features that it will meet (the Eckart-Young theorem for a weighted norm).
+"""
+
+import torch
+from torch import Tensor
+
+# N feature vectors, C text channels, O outputs, R rank
+
+
+def direction(target_NC: Tensor, surrogate_NC: Tensor, eta: float) -> Tensor:
+    """Return g (N, C): how the target's text features would have to move (the text side of arXiv:2312.16145, eq. 4)."""
+    return -(1 + eta) * (target_NC - surrogate_NC)
+
+
+def metric(target_NC: Tensor, anchors_NC: Tensor, anchor_weight: float, ridge: float) -> Tensor:
+    """Return mean(e e^T) + anchor_weight mean(p p^T) + ridge I: (C, C), positive definite, double precision."""
+    e, p = target_NC.double(), anchors_NC.double()
+    identity = torch.eye(e.shape[1], dtype=torch.float64, device=e.device)
+    return e.T @ e / len(e) + anchor_weight * (p.T @ p) / len(p) + ridge * identity
+
+
+def best_change(weight_OC: Tensor, target_NC: Tensor, wanted_NC: Tensor, metric_CC: Tensor) -> Tensor:
+    """Return D (O, C), the minimiser of mean |D e - W g|^2 + anchor_weight mean |D p|^2 + ridge |D|^2."""
+    e, g = target_NC.double(), wanted_NC.double()
+    cross_CC = g.T @ e / len(e)
+    return torch.linalg.solve(metric_CC, (weight_OC.double() @ cross_CC).T).T
+
+
+def low_rank(change_OC: Tensor, metric_CC: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return up (O, R) and down (R, C) whose product is nearest to D where nearness is |(D - up down) M^1/2|."""
+    values, vectors = torch.linalg.eigh(metric_CC)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    u, s, vt = torch.linalg.svd(change_OC @ root, full_matrices=False)
+    size = s[:rank].sqrt()
+    down = torch.linalg.solve(root, vt[:rank].T).T
+    return u[:, :rank] * size, down * size[:, None]
+
+
+def solve(
+    weight_OC: Tensor,
+    target_NC: Tensor,
+    surrogate_NC: Tensor,
+    anchors_NC: Tensor,
+    *,
+    eta: float,
+    anchor_weight: float,
+    ridge: float,
+    rank: int,
+) -> tuple[Tensor, Tensor]:
+    """Return (up (O, R), down (R, C)) of the instant membrane for one key or value projection, float32."""
+    m = metric(target_NC, anchors_NC, anchor_weight, ridge)
+    change = best_change(weight_OC, target_NC, direction(target_NC, surrogate_NC, eta), m)
+    up, down = low_rank(change, m, rank)
+    return up.float(), down.float()

@@ -1,0 +1,288 @@
+"""The loop: Concept + DiffusionModel -> Membrane."""
+
+import datetime
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from semiperm.concept import Concept
+from semiperm.erasing import anchors as anchoring
+from semiperm.erasing import authors, checkpoint, gate, trajectories
+from semiperm.erasing.instant import instant
+from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
+from semiperm.erasing.prompts import target_prompts
+from semiperm.erasing.recipe import Recipe, load_recipe
+from semiperm.membrane.membrane import Card, Membrane
+from semiperm.membrane.stack import Stack
+from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+
+# S states, A anchors, C channels, H height, W width
+
+
+@dataclass
+class Counted:
+    """A model's `predict` that counts the samples it was asked about."""
+
+    model: DiffusionModel
+    autocast: bool = False
+    evaluations: int = 0
+
+    def __call__(self, x: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        self.evaluations += len(x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.model.predict(x, t, features).float()
+
+
+@dataclass
+class Progressing:
+    """What training has come to: everything that the next step depends on."""
+
+    step: int
+    states: trajectories.States | None
+    generator: torch.Generator
+    losses: list[tuple[float, float]] = field(default_factory=list)
+
+
+def erase(
+    model: DiffusionModel,
+    concept: Concept | str,
+    recipe: Recipe | str | Path | None = None,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    on_step: Callable[[int, Membrane], None] | None = None,
+) -> Membrane:
+    """Make the membrane that erases a concept from a model; the model itself is not changed.
+
+    First the instant membrane (closed form, a second), then `recipe.steps` optimiser steps from there on all layers.
+    The membrane's card holds the gate of the calibrated transport and a self-check: how far the predictions for the
+    target and for the anchors moved, both as a share of the distance between target and empty prompt.
+
+    Args:
+        concept: what to erase; a string is an object's name.
+        recipe: a Recipe, the name of one ("default", "instant", "authors"), or a YAML file.
+        out: where the file will be; training keeps its checkpoint beside it. Without it there are no checkpoints.
+        resume: go on from that checkpoint, exactly as if training had never stopped.
+        quiet: draw no progress bar.
+        on_step: called after each checkpoint with the number of steps done and the membrane as it is.
+
+    Raises:
+        RecipeError: the recipe is malformed.
+        CheckpointError: there is nothing to resume, or it belongs to another erasure.
+        KeyboardInterrupt: Ctrl-C was pressed; the step at hand was finished and a checkpoint written.
+    """
+    concept = Concept(name=concept) if isinstance(concept, str) else concept
+    recipe = load_recipe(recipe)
+    if recipe.device:
+        model.pipeline.to(recipe.device)
+    held = anchoring.build(concept, model.encode, recipe.more_anchors)
+    fitted = gate.fit(concept, model, recipe.seed)
+    card = _card(concept, model, recipe, fitted)
+    predict = Counted(model, recipe.precision == "bfloat16")
+    with frozen(model):
+        if recipe.loop == "authors":
+            generator = torch.Generator().manual_seed(recipe.seed)
+            start = Membrane.zero(model.erasable_layers(), Card(concept=concept), recipe.rank, generator)
+        else:
+            start = instant(concept, model, held, recipe)
+        start = Membrane(card.model_copy(update={"fingerprint": model.fingerprint()}), start.down, start.up)
+        where = checkpoint.beside(out) if out else None
+        made = _train(model, start, held, recipe, predict, where, resume, quiet, on_step) if recipe.steps else start
+        effect = self_check(model, made, held, recipe, predict)
+    effect["denoiser_evaluations"] = float(predict.evaluations)
+    if where and where.exists():
+        where.unlink()
+    return made.with_card(effect=effect)
+
+
+def self_check(
+    model: DiffusionModel, membrane: Membrane, held: anchoring.Anchors, recipe: Recipe, predict: Counted, count: int = 8
+) -> dict[str, float]:
+    """Measure how far the predictions for the target and for anchors move, always open.
+
+    The states are noise at timesteps spread over the schedule. Both figures are relative to the bare model's distance
+    between the target and what it should become: 0 is no change, 1 as far as the surrogate; near (1 + eta) is what
+    the objective asks of the target.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed + 1)
+    pairs = target_prompts(membrane.card.concept)[:1]
+    target, instead = model.encode([pairs[0][0]] * count), model.encode([pairs[0][1]] * count)
+    near = held.features.select(held.draw(count, recipe.neighbours, generator))
+    t = trajectories.schedule(model, count + 1).timesteps[:count].to(model.device)
+    x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
+    with torch.no_grad():
+        bare = [predict(x, t, features) for features in (target, instead, near)]
+        stack = Stack(model.denoiser)
+        stack.add("membrane", membrane)
+        with stack:
+            stack.set_permeability(torch.ones(1, 1))
+            guarded = [predict(x, t, features) for features in (target, near)]
+    distance = float((bare[0] - bare[1]).norm())
+    moved = float((guarded[0] - bare[0]).norm())
+    return {
+        "target_moved": round(moved / distance, 4),
+        "anchors_moved": round(float((guarded[1] - bare[2]).norm()) / distance, 4),
+    }
+
+
+@contextmanager
+def frozen(model: DiffusionModel) -> Iterator[None]:
+    """Give the denoiser's own weights no gradients meanwhile, and restore what was."""
+    wanted = [(weight, weight.requires_grad) for weight in model.denoiser.parameters()]
+    training = model.denoiser.training
+    try:
+        for weight, _ in wanted:
+            weight.requires_grad_(False)
+        model.denoiser.eval()
+        yield
+    finally:
+        for weight, flag in wanted:
+            weight.requires_grad_(flag)
+        model.denoiser.train(training)
+
+
+def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict) -> Card:
+    def found(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "source"
+
+    return Card(
+        concept=concept,
+        base_model=model.name,
+        architecture=model.architecture,
+        recipe=recipe.model_dump(),
+        gate=fitted,
+        versions={package: found(package) for package in ("semiperm", "torch", "diffusers", "transformers")},
+        seed=recipe.seed,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        rank=recipe.rank,
+    )
+
+
+def _train(
+    model: DiffusionModel,
+    start: Membrane,
+    held: anchoring.Anchors,
+    recipe: Recipe,
+    predict: Counted,
+    where: Path | None,
+    resume: bool,
+    quiet: bool,
+    on_step: Callable[[int, Membrane], None] | None,
+) -> Membrane:
+    pairs = target_prompts(start.card.concept)
+    target = model.encode([prompt for prompt, _ in pairs])
+    instead = model.encode([prompt for _, prompt in pairs])
+    stack = Stack(model.denoiser)
+    stack.add("membrane", start)
+    with stack, interruptible() as interrupted:
+        weights = stack.trainable("membrane")
+        optimizer = torch.optim.AdamW(weights, recipe.learning_rate, weight_decay=0.01)
+        now = Progressing(0, None, torch.Generator().manual_seed(recipe.seed))
+        if resume:
+            checkpoint.load(checkpoint.existing(where), start.card, weights, optimizer, now, predict)
+
+        def save() -> None:
+            if where is not None:
+                checkpoint.save(where, start.card, weights, optimizer, now, predict)
+            if on_step is not None:
+                on_step(now.step, stack.membrane("membrane"))
+
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[told]}"),
+            TimeRemainingColumn(),
+            disable=quiet,
+        ) as bar:
+            task = bar.add_task(f"erasing {start.card.concept.name}", total=recipe.steps, completed=now.step, told="")
+            while now.step < recipe.steps:
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate * factor(recipe, now.step)
+                optimizer.zero_grad(set_to_none=True)
+                if recipe.loop == "authors":
+                    losses = authors.step(model, stack, predict, recipe, now)
+                else:
+                    losses = _step(model, stack, predict, recipe, now, target, instead, held)
+                optimizer.step()
+                now.step += 1
+                now.losses.append(losses)
+                told = f"erasing {losses[0]:.4f} anchors {losses[1]:.6f} evaluations {predict.evaluations}"
+                bar.update(task, advance=1, told=told)
+                if interrupted() or (now.step % recipe.checkpoint_every == 0 and now.step < recipe.steps):
+                    save()
+                if interrupted():
+                    raise KeyboardInterrupt
+        return stack.membrane("membrane")
+
+
+def factor(recipe: Recipe, step: int) -> float:
+    """Return the learning rate's factor at a step: a linear fall, or the authors' cosine with restarts."""
+    return authors.factor(recipe, step) if recipe.loop == "authors" else 1 - step / recipe.steps
+
+
+def _step(
+    model: DiffusionModel,
+    stack: Stack,
+    predict: Counted,
+    recipe: Recipe,
+    now: Progressing,
+    target: TextFeatures,
+    instead: TextFeatures,
+    held: anchoring.Anchors,
+) -> tuple[float, float]:
+    draw = now.generator
+    if now.states is None or now.step % recipe.refresh == 0:
+        prompts = torch.randint(len(target), (recipe.trajectories,), generator=draw)
+        stack.set_permeability(torch.ones(1, 1))
+        now.states = trajectories.run(
+            model, predict, target, prompts,
+            steps=recipe.trajectory_steps, guidance=recipe.guidance, generator=draw,
+        )  # fmt: skip
+    picks = torch.randint(len(now.states), (recipe.states,), generator=draw)
+    x_SCHW, t_S, prompt_S = now.states.x_SCHW[picks], now.states.t_S[picks], now.states.prompt_S[picks]
+    anchors = held.features.select(held.draw(recipe.anchors, recipe.neighbours, draw))
+    spread = torch.arange(recipe.anchors) % recipe.states
+    x = torch.cat([x_SCHW, x_SCHW[spread]])
+    t = torch.cat([t_S, t_S[spread]]).to(model.device)
+    asked = concatenate([target.select(prompt_S), anchors])
+    stack.close()
+    with torch.no_grad():
+        bare = predict(
+            torch.cat([x, x_SCHW]),
+            torch.cat([t, t_S.to(model.device)]),
+            concatenate([asked, instead.select(prompt_S)]),
+        )
+    bare_target, bare_anchors, surrogate = bare.split([recipe.states, recipe.anchors, recipe.states])
+    stack.set_permeability(torch.ones(1, 1))
+    guarded_target, guarded_anchors = predict(x, t, asked).split([recipe.states, recipe.anchors])
+    erasing = erasing_loss(guarded_target, bare_target, surrogate, recipe.eta)
+    anchored = anchoring_loss(guarded_anchors, bare_anchors)
+    total_loss(erasing, anchored, recipe.anchor_weight).backward()
+    return float(erasing.detach()), float(anchored.detach())
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a question that the loop asks between steps, so that no step is torn."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

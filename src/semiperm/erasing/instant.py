@@ -1,0 +1,63 @@
+"""The instant membrane: the closed form, applied to every key and value projection of a model's cross-attention."""
+
+from torch import Tensor, nn
+from torch import cat as concatenate_tensors
+
+from semiperm.concept import Concept
+from semiperm.erasing.anchors import Anchors
+from semiperm.erasing.closed_form import solve
+from semiperm.erasing.gate import last_token
+from semiperm.erasing.prompts import target_prompts
+from semiperm.erasing.recipe import Recipe
+from semiperm.membrane.membrane import Card, Membrane
+from semiperm.models.base import DiffusionModel
+
+
+def reads_text(path: str) -> bool:
+    """Tell whether a layer is a key or value projection of cross-attention."""
+    return path.endswith(("attn2.to_k", "attn2.to_v"))
+
+
+def text_pairs(concept: Concept, model: DiffusionModel) -> tuple[Tensor, Tensor]:
+    """Return the target's text features from its first token to the last position, and the surrogate's at the same.
+
+    Both are (N, C); what comes before the target's first token cannot know of it in a causal text encoder.
+    """
+    pairs = target_prompts(concept)
+    target = model.encode([prompt for prompt, _ in pairs])
+    surrogate = model.encode([instead for _, instead in pairs])
+    phrases = model.encode(concept.targets).ids
+    assert target.ids is not None and phrases is not None
+    found: list[Tensor] = []
+    instead: list[Tensor] = []
+    for row, ids in enumerate(target.ids):
+        starts = [
+            end - len(phrase) + 1 for phrase in phrases if (end := last_token(ids, phrase)) is not None and phrase
+        ]
+        start = min(starts, default=1)
+        found.append(target.hidden_BTC[row, start:])
+        instead.append(surrogate.hidden_BTC[row, start:])
+    return concatenate_tensors(found), concatenate_tensors(instead)
+
+
+def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: Recipe) -> Membrane:
+    """Make a membrane for the text side in closed form; all other layers start as the identity."""
+    layers = model.erasable_layers()
+    target_NC, surrogate_NC = text_pairs(concept, model)
+    anchors_NC = anchors.features.hidden_BTC.flatten(0, 1)
+    membrane = Membrane.zero(layers, Card(concept=concept), rank=recipe.rank)
+    down, up = dict(membrane.down), dict(membrane.up)
+    for path, layer in layers.items():
+        if reads_text(path):
+            assert isinstance(layer, nn.Linear)
+            up[path], down[path] = solve(
+                layer.weight.detach().float(),
+                target_NC.float(),
+                surrogate_NC.float(),
+                anchors_NC.float(),
+                eta=recipe.instant_eta,
+                anchor_weight=recipe.instant_anchor_weight,
+                ridge=recipe.instant_ridge,
+                rank=recipe.rank,
+            )
+    return Membrane(membrane.card, down, up)

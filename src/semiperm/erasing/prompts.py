@@ -1,0 +1,82 @@
+"""Sentences about concepts: what is put before the model when a concept is erased, anchored or recognised."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from semiperm.concept import Concept, Kind
+
+CARRIERS = ("cat", "car", "house", "tree", "apple", "person", "fish", "boat")
+
+_THING = (
+    "{}",
+    "a {}",
+    "the {}",
+    "a photo of a {}",
+    "a picture of the {}",
+    "an image of {}",
+    "a drawing of a {}",
+    "there is a {} here",
+    "a {} on a blue background",
+    "a {} and a tree",
+    "a house next to a {}",
+    "a beautiful {} in the morning",
+    "I want to see a {}",
+)
+_STYLE = (
+    "{}",
+    "{} style",
+    "a {} picture",
+    "{carrier}, {}",
+    "a {carrier} in the style of {}",
+    "a {} picture of a {carrier}",
+    "{} of a {carrier}",
+    "a {carrier} as {}",
+)
+_WORK = (
+    "{}",
+    "{} painting",
+    "a picture of {}",
+    "a painting called {}",
+    "the famous {}",
+    "a print of {}",
+    "{}, masterpiece",
+)
+TEMPLATES: dict[Kind, tuple[str, ...]] = {"object": _THING, "explicit": _THING, "style": _STYLE, "memorised": _WORK}
+
+
+@lru_cache(maxsize=1)
+def everyday() -> tuple[str, ...]:
+    """Return the built-in list of everyday concepts."""
+    return tuple((Path(__file__).parent / "everyday.txt").read_text(encoding="utf-8").split("\n"))[:-1]
+
+
+def said(phrase: str, template: str, carrier: str = CARRIERS[0]) -> str:
+    """Put a phrase into a template; "a" becomes "an" before a vowel, and an article is not said twice."""
+    if phrase.split(" ")[0].lower() in ("a", "an", "the", "some"):
+        template = template.replace("a {}", "{}").replace("the {}", "{}")
+    elif phrase[:1].lower() in "aeiou":
+        template = template.replace("a {}", "an {}")
+    if carrier[:1] in "aeiou":
+        template = template.replace("a {carrier}", "an {carrier}")
+    return template.replace("{carrier}", carrier).replace("{}", phrase)
+
+
+def sentences(phrase: str, kind: Kind) -> list[str]:
+    """Return a phrase in every template of its kind, styles on every carrier."""
+    return list(dict.fromkeys(said(phrase, template, carrier) for template in TEMPLATES[kind] for carrier in CARRIERS))
+
+
+def target_prompts(concept: Concept) -> list[tuple[str, str]]:
+    """Return (prompt that asks for the concept, prompt that the picture shall follow instead).
+
+    The second is the surrogate alone, but for a style the sentence without the style, so that its content stays.
+    """
+    pairs: list[tuple[str, str]] = []
+    for phrase in concept.targets:
+        for template in TEMPLATES[concept.kind]:
+            for carrier in CARRIERS:
+                instead = concept.surrogate
+                if "{carrier}" in template:
+                    instead = said(concept.surrogate, template, carrier) if concept.surrogate else f"a {carrier}"
+                pairs.append((said(phrase, template, carrier), instead))
+    return list(dict.fromkeys(pairs))

@@ -1,0 +1,66 @@
+"""The noisy states to train on: whole denoising trajectories of the target, not one state of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor
+
+from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+
+# B trajectories, S states, C channels, H height, W width
+
+Predict = Callable[[Tensor, Tensor, TextFeatures], Tensor]
+
+
+@dataclass(frozen=True)
+class States:
+    """Noisy latents (S, C, H, W), the timestep that each belongs to, and the target prompt that it came from."""
+
+    x_SCHW: Tensor
+    t_S: Tensor
+    prompt_S: Tensor
+
+    def __len__(self) -> int:
+        return len(self.t_S)
+
+
+def schedule(model: DiffusionModel, steps: int) -> DDIMScheduler:
+    """Return a DDIM schedule with the model's own betas and prediction type, set to `steps`."""
+    scheduler = DDIMScheduler.from_config(model.pipeline.scheduler.config)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@torch.no_grad()
+def run(
+    model: DiffusionModel,
+    predict: Predict,
+    target: TextFeatures,
+    prompts: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    generator: torch.Generator,
+) -> States:
+    """Denoise one trajectory for each row of `target` named in `prompts` and return all its states but pure noise.
+
+    Every state comes with the timestep at which the denoiser is asked about it next.
+    """
+    scheduler = schedule(model, steps)
+    count = len(prompts)
+    x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
+    x = x * scheduler.init_noise_sigma
+    features = concatenate([model.unconditional(count), target.select(prompts)])
+    found: list[Tensor] = []
+    times: list[Tensor] = []
+    for number, t in enumerate(scheduler.timesteps):
+        if number:
+            found.append(x)
+            times.append(t.expand(count))
+        if number + 1 == len(scheduler.timesteps):
+            break
+        empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
+        x = scheduler.step(empty + guidance * (asked - empty), int(t), x, return_dict=False)[0]
+    return States(torch.cat(found), torch.cat(times), prompts.repeat(len(found)))
