@@ -11,7 +11,7 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(BIN)/python demo.py
+	$(BIN)/python -m semiperm.demo
 
 test: setup
 	$(BIN)/python -m pytest -q

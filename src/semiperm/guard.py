@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from semiperm.membrane.files import load
 from semiperm.membrane.membrane import CoverageError, Membrane
 from semiperm.membrane.stack import Stack
+from semiperm.membrane.transport import RULES, Rule
 from semiperm.models.base import DiffusionModel, TextFeatures, fingerprint
 from semiperm.models.load import model_of
-
-if TYPE_CHECKING:
-    from semiperm.membrane.transport import Rule
 
 # B prompts, N pictures, K membranes
 
@@ -60,7 +58,7 @@ class Permeability:
 
 
 def guard(
-    pipeline_or_model: Any, membranes: Sequence[Membrane | Path | str], *, transport: "str | Rule" = "calibrated"
+    pipeline_or_model: Any, membranes: Sequence[Membrane | Path | str], *, transport: str | Rule = "calibrated"
 ) -> "Guard":
     """Put membranes (or their files) on a diffusers pipeline and return the pipeline's guarded form.
 
@@ -98,7 +96,7 @@ class Guard:
         last: what opened in the last call, one row a prompt; None before the first.
     """
 
-    def __init__(self, pipeline_or_model: Any, *, transport: "str | Rule" = "calibrated") -> None:
+    def __init__(self, pipeline_or_model: Any, *, transport: str | Rule = "calibrated") -> None:
         self.rule = _rule(transport)
         self.model: DiffusionModel = model_of(pipeline_or_model)
         self.pipeline = self.model.pipeline
@@ -268,11 +266,9 @@ class Guard:
         self._batch = batch
 
 
-def _rule(transport: "str | Rule") -> "Rule":
+def _rule(transport: str | Rule) -> Rule:
     if not isinstance(transport, str):
         return transport
-    from semiperm.membrane.transport import RULES
-
     if transport not in RULES:
         close = difflib.get_close_matches(transport, RULES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semiperm.concept import Concept, Kind
+from semiperm.concept import Concept
 from semiperm.erasing.prompts import CARRIERS, everyday, said
 from semiperm.models.base import TextFeatures
 
 # N anchors, C channels
 
 NEIGHBOURS = 12
+ARTICLES = frozenset({"a", "an", "the", "some"})
 SAME = 0.97
 STYLES = frozenset(
     {"sketch", "pencil drawing", "pixel art", "pointillism", "mosaic", "neon", "vintage", "impressionism", "cubism"}
@@ -62,33 +63,51 @@ def density(similarity_N: Tensor, alpha: float = 1.0) -> Tensor:
     return weight / weight.sum()
 
 
+def _words(text: str) -> set[str]:
+    return {word.strip(",.;:!?\"'()") for word in text.lower().split()}
+
+
+def own_words(concept: Concept) -> set[str]:
+    """Return the words that ask for the concept, articles aside."""
+    return {word for phrase in concept.targets for word in _words(phrase)} - ARTICLES - {""}
+
+
 def candidates(concept: Concept, more: Sequence[str] = ()) -> list[str]:
-    """Return the everyday concepts without the target's own words, and the user's own anchors."""
-    words = {word for phrase in concept.targets for word in phrase.lower().split()}
-    return [text for text in [*everyday(), *more] if not words & set(text.lower().split())]
+    """Return the everyday concepts and the user's own anchors, but none that has one of the target's own words."""
+    own = own_words(concept)
+    return [text for text in [*everyday(), *more] if not own & _words(text)]
 
 
-def _sentence(text: str, kind: Kind, number: int) -> str:
-    carrier = CARRIERS[number % len(CARRIERS)]
+def _sentence(text: str, own: set[str], number: int) -> str:
+    # what stands around an anchor must not ask for the target either
+    carriers = [carrier for carrier in CARRIERS if carrier not in own] or ["thing"]
+    carrier = carriers[number % len(carriers)]
     if text in STYLES:
-        return said(text, ("a {carrier} in the style of {}", "a {} picture of a {carrier}")[number % 2], carrier)
+        options = _free(("a {carrier} in the style of {}", "a {} picture of a {carrier}"), own)
+        return said(text, options[number % len(options)], carrier)
     plain = ("a {}", "{}", "a photo of a {}", "a picture of the {}", "a {} and a {carrier}", "there is a {} here")
     styled = ("a {} as a sketch", "a {} in the style of a mosaic", "a vintage photo of a {}", "a {} in neon")
-    options = plain + (styled if number % 3 == 0 else ())
+    options = _free(plain + (styled if number % 3 == 0 else ()), own)
     return said(text, options[number // 3 % len(options)], carrier)
 
 
+def _free(templates: tuple[str, ...], own: set[str]) -> tuple[str, ...]:
+    return tuple(template for template in templates if not own & _words(template)) or ("{}",)
+
+
 def build(
-    concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = (), variants: int = 4
+    concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = (), variants: int = 2
 ) -> Anchors:
     """Put every candidate into some sentences and weigh them against the target.
 
-    A candidate whose bare name means the same as the target to this text encoder (cosine above 0.97) is left out.
+    A candidate whose bare name means the same as the target to this text encoder (cosine above 0.97) is left out,
+    unless the user gave it; the user's anchors are also there as they were written.
     """
     names = candidates(concept, more)
+    given, own = set(more), own_words(concept)
     target_1C = flat(encode([said(concept.targets[0], "a {}")])).mean(0, keepdim=True)
     alike = (flat(encode([said(name, "a {}") for name in names])) @ target_1C.T).squeeze(1)
-    kept = [number for number in range(len(names)) if alike[number] < SAME]
+    kept = [number for number in range(len(names)) if alike[number] < SAME or names[number] in given]
     near = sorted(kept, key=lambda number: -float(alike[number]))[:NEIGHBOURS]
     prompts = [""]
     neighbours: list[int] = []
@@ -96,7 +115,8 @@ def build(
         for variant in range(variants):
             if number in near:
                 neighbours.append(len(prompts))
-            prompts.append(_sentence(names[number], concept.kind, number + 7 * variant))
+            verbatim = variant == 0 and names[number] in given
+            prompts.append(names[number] if verbatim else _sentence(names[number], own, number + 7 * variant))
     features = encode(prompts)
     similarity_N = (flat(features) @ target_1C.T).squeeze(1)
     return Anchors(tuple(prompts), features, density(similarity_N.cpu()), tuple(neighbours))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from semiperm.erasing import trajectories
+from semiperm.erasing.anchors import Anchors
 from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.recipe import Recipe
 from semiperm.membrane.stack import Stack
@@ -52,8 +53,16 @@ def gaussian_anchors(target_TC: Tensor, empty_TC: Tensor, count: int, generator:
     return torch.stack(rows[count:])
 
 
+def gaussian_features(
+    target: TextFeatures, empty: TextFeatures, count: int, generator: torch.Generator
+) -> TextFeatures:
+    """Return `gaussian_anchors` of the first target prompt, with that prompt's further conditions."""
+    vectors = gaussian_anchors(target.hidden_BTC[0], empty.hidden_BTC[0], count, generator)
+    return TextFeatures(vectors, condition=target.select([0] * count).condition)
+
+
 def step(
-    model: DiffusionModel, stack: Stack, predict: "Counted", recipe: Recipe, now: "Progressing"
+    model: DiffusionModel, stack: Stack, predict: "Counted", recipe: Recipe, now: "Progressing", held: Anchors
 ) -> tuple[float, float]:
     """Do one training step of the published code, leave its gradients, return (erasing loss, anchoring loss)."""
     concept = stack.membrane("membrane").card.concept
@@ -62,9 +71,11 @@ def step(
     stack.set_permeability(torch.ones(1, 1))
     x = _state(model, predict, target, recipe, depth, now.generator)
     t = torch.tensor([asked_timestep(depth, recipe.trajectory_steps)], device=model.device)
-    vectors = gaussian_anchors(target.hidden_BTC[0], empty.hidden_BTC[0], recipe.anchors, now.generator)
-    anchors = TextFeatures(vectors, condition=target.select([0] * recipe.anchors).condition)
     count = recipe.anchors
+    if recipe.anchor_kind == "gaussian":
+        anchors = gaussian_features(target, empty, count, now.generator)
+    else:
+        anchors = held.features.select(held.draw(count, recipe.neighbours, now.generator))
     asked = concatenate([TextFeatures(target.hidden_BTC, condition=target.condition), anchors])
     stack.close()
     with torch.no_grad():
@@ -87,7 +98,8 @@ def _state(
     depth: int,
     generator: torch.Generator,
 ) -> Tensor:
-    scheduler = trajectories.schedule(model, recipe.trajectory_steps)
+    # the published code's own schedule, whatever the model's: states at t = 957 - 33 k
+    scheduler = trajectories.schedule(model, recipe.trajectory_steps, steps_offset=0, timestep_spacing="leading")
     x = torch.randn((1, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
     x = x * scheduler.init_noise_sigma
     features = concatenate([model.unconditional(1), target])

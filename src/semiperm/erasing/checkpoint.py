@@ -91,8 +91,8 @@ def load(
         raise CheckpointError(f"{path} is no checkpoint of semiperm")
     wanted = {"recipe": card.recipe, "concept": card.concept.model_dump(mode="json"), "fingerprint": card.fingerprint}
     for name, value in wanted.items():
-        if facts[name] != value:
-            raise CheckpointError(f"{path} belongs to another {name}: it has {facts[name]}, this run {value}")
+        if facts.get(name) != value:
+            raise CheckpointError(f"{path} belongs to another {name}: it has {facts.get(name)}, this run {value}")
     with torch.no_grad():
         for number, weight in enumerate(weights):
             weight.copy_(tensors[f"weight.{number}"])

@@ -3,6 +3,7 @@
 import datetime
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,8 @@ class Counted:
     def __call__(self, x: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         self.evaluations += len(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.model.predict(x, t, features).float()
+            # a scheduler's arithmetic leaves half precision
+            return self.model.predict(x.to(self.model.dtype), t, features).float()
 
 
 @dataclass
@@ -84,8 +86,10 @@ def erase(
     recipe = load_recipe(recipe)
     if recipe.device:
         model.pipeline.to(recipe.device)
-    held = anchoring.build(concept, model.encode, recipe.more_anchors)
+    began = time.perf_counter()
     fitted = gate.fit(concept, model, recipe.seed)
+    gated = time.perf_counter()
+    held = anchoring.build(concept, model.encode, recipe.more_anchors)
     card = _card(concept, model, recipe, fitted)
     predict = Counted(model, recipe.precision == "bfloat16")
     with frozen(model):
@@ -95,10 +99,17 @@ def erase(
         else:
             start = instant(concept, model, held, recipe)
         start = Membrane(card.model_copy(update={"fingerprint": model.fingerprint()}), start.down, start.up)
+        ready = time.perf_counter()
         where = checkpoint.beside(out) if out else None
         made = _train(model, start, held, recipe, predict, where, resume, quiet, on_step) if recipe.steps else start
+        trained = time.perf_counter()
         effect = self_check(model, made, held, recipe, predict)
-    effect["denoiser_evaluations"] = float(predict.evaluations)
+    effect |= {
+        "denoiser_evaluations": float(predict.evaluations),
+        "seconds_gate": round(gated - began, 2),
+        "seconds_instant": round(ready - gated, 2),
+        "seconds_training": round(trained - ready, 2),
+    }
     if where and where.exists():
         where.unlink()
     return made.with_card(effect=effect)
@@ -126,7 +137,7 @@ def self_check(
         with stack:
             stack.set_permeability(torch.ones(1, 1))
             guarded = [predict(x, t, features) for features in (target, near)]
-    distance = float((bare[0] - bare[1]).norm())
+    distance = max(float((bare[0] - bare[1]).norm()), 1e-9)
     moved = float((guarded[0] - bare[0]).norm())
     return {
         "target_moved": round(moved / distance, 4),
@@ -213,7 +224,7 @@ def _train(
                     group["lr"] = recipe.learning_rate * factor(recipe, now.step)
                 optimizer.zero_grad(set_to_none=True)
                 if recipe.loop == "authors":
-                    losses = authors.step(model, stack, predict, recipe, now)
+                    losses = authors.step(model, stack, predict, recipe, now, held)
                 else:
                     losses = _step(model, stack, predict, recipe, now, target, instead, held)
                 optimizer.step()
@@ -253,7 +264,10 @@ def _step(
         )  # fmt: skip
     picks = torch.randint(len(now.states), (recipe.states,), generator=draw)
     x_SCHW, t_S, prompt_S = now.states.x_SCHW[picks], now.states.t_S[picks], now.states.prompt_S[picks]
-    anchors = held.features.select(held.draw(recipe.anchors, recipe.neighbours, draw))
+    if recipe.anchor_kind == "gaussian":
+        anchors = authors.gaussian_features(target, held.features.select([0]), recipe.anchors, draw)
+    else:
+        anchors = held.features.select(held.draw(recipe.anchors, recipe.neighbours, draw))
     spread = torch.arange(recipe.anchors) % recipe.states
     x = torch.cat([x_SCHW, x_SCHW[spread]])
     t = torch.cat([t_S, t_S[spread]]).to(model.device)

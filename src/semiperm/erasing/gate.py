@@ -13,8 +13,8 @@ from semiperm.membrane.membrane import Membrane
 from semiperm.membrane.transport import fit_gate
 from semiperm.models.base import DiffusionModel, TextFeatures
 
-OTHERS = 1500
-MIXED = 150
+OTHERS = 800
+MIXED = 100
 
 _SCENES = (
     "{a}",

@@ -1,7 +1,7 @@
 """The instant membrane: the closed form, applied to every key and value projection of a model's cross-attention."""
 
+import torch
 from torch import Tensor, nn
-from torch import cat as concatenate_tensors
 
 from semiperm.concept import Concept
 from semiperm.erasing.anchors import Anchors
@@ -37,7 +37,7 @@ def text_pairs(concept: Concept, model: DiffusionModel) -> tuple[Tensor, Tensor]
         start = min(starts, default=1)
         found.append(target.hidden_BTC[row, start:])
         instead.append(surrogate.hidden_BTC[row, start:])
-    return concatenate_tensors(found), concatenate_tensors(instead)
+    return torch.cat(found), torch.cat(instead)
 
 
 def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: Recipe) -> Membrane:
@@ -45,16 +45,17 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
     layers = model.erasable_layers()
     target_NC, surrogate_NC = text_pairs(concept, model)
     anchors_NC = anchors.features.hidden_BTC.flatten(0, 1)
-    membrane = Membrane.zero(layers, Card(concept=concept), rank=recipe.rank)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    membrane = Membrane.zero(layers, Card(concept=concept), recipe.rank, generator)
     down, up = dict(membrane.down), dict(membrane.up)
     for path, layer in layers.items():
         if reads_text(path):
             assert isinstance(layer, nn.Linear)
             up[path], down[path] = solve(
-                layer.weight.detach().float(),
-                target_NC.float(),
-                surrogate_NC.float(),
-                anchors_NC.float(),
+                layer.weight.detach().float().cpu(),
+                target_NC.float().cpu(),
+                surrogate_NC.float().cpu(),
+                anchors_NC.float().cpu(),
                 eta=recipe.instant_eta,
                 anchor_weight=recipe.instant_anchor_weight,
                 ridge=recipe.instant_ridge,

@@ -1,10 +1,13 @@
 """Every setting of an erasure, in one place."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class RecipeError(ValueError):
@@ -39,30 +42,32 @@ class Recipe(BaseModel):
         checkpoint_every: optimiser steps between two checkpoints.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     eta: float = 1.0
-    anchor_weight: float = 100.0
-    rank: int = 1
+    anchor_weight: Weight = 100.0
+    rank: Count = 1
     instant_eta: float = 1.0
-    instant_anchor_weight: float = 10.0
-    instant_ridge: float = 1e-3
-    steps: int = 150
-    states: int = 8
-    anchors: int = 32
-    neighbours: float = 0.25
-    learning_rate: float = 1e-3
-    trajectories: int = 8
-    trajectory_steps: int = 15
+    instant_anchor_weight: Weight = 10.0
+    # without a ridge the anchors' covariance need not be invertible
+    instant_ridge: Annotated[float, Field(gt=0)] = 1e-3
+    steps: Annotated[int, Field(ge=0)] = 150
+    states: Count = 8
+    anchors: Count = 32
+    neighbours: Annotated[float, Field(ge=0, le=1)] = 0.25
+    learning_rate: Weight = 1e-3
+    trajectories: Count = 8
+    # the first state is pure noise, which is not trained on
+    trajectory_steps: Annotated[int, Field(ge=2, le=1000)] = 15
     guidance: float = 3.0
-    refresh: int = 50
+    refresh: Count = 50
     more_anchors: tuple[str, ...] = ()
     anchor_kind: Literal["text", "gaussian"] = "text"
     loop: Literal["membrane", "authors"] = "membrane"
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str | None = None
-    checkpoint_every: int = 50
+    checkpoint_every: Count = 50
 
 
 RECIPES: dict[str, Recipe] = {
@@ -103,7 +108,7 @@ def load_recipe(source: Recipe | str | Path | None = None, **changes: Any) -> Re
         if not isinstance(values, dict):
             raise RecipeError(f"{path} must hold settings by name, one a line")
     try:
-        return Recipe(**{**values, **changes})
+        return Recipe.model_validate({**values, **changes})
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

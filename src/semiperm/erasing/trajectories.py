@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -26,9 +27,11 @@ class States:
         return len(self.t_S)
 
 
-def schedule(model: DiffusionModel, steps: int) -> DDIMScheduler:
+def schedule(model: DiffusionModel, steps: int, **changes: Any) -> DDIMScheduler:
     """Return a DDIM schedule with the model's own betas and prediction type, set to `steps`."""
-    scheduler = DDIMScheduler.from_config(model.pipeline.scheduler.config)
+    config = dict(model.pipeline.scheduler.config)
+    # other schedulers know no clipping of pixels, which DDIM does unless told, and latents must not be clipped
+    scheduler: Any = DDIMScheduler.from_config({"clip_sample": False, **config, **changes})
     scheduler.set_timesteps(steps)
     return scheduler
 

@@ -111,8 +111,8 @@ def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures) -> 
         target: prompts that ask for the concept.
         others: prompts that do not, nearest neighbours among them.
     """
-    other_NC = others.hidden_BTC[read_mask(others)].double()
-    own_NC = concept_NC.double()
+    other_NC = others.hidden_BTC[read_mask(others)].cpu().double()
+    own_NC = concept_NC.cpu().double()
     spread_CC = (torch.cov(own_NC.T) + torch.cov(other_NC.T)) / 2
     spread_CC += SHRINKAGE * spread_CC.diagonal().mean() * torch.eye(len(spread_CC), dtype=torch.float64)
     apart_C = own_NC.mean(0) - other_NC.mean(0)

@@ -124,7 +124,7 @@ class DiffusionModel(ABC):
 
     @abstractmethod
     def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
-        """Return the denoiser's raw output, of its own prediction type, at latents `x` and timestep(s) `t` (B,) or ()."""
+        """Return the denoiser's raw output, of its own prediction type, at latents `x` and timesteps `t` (B,) or ()."""
 
     @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:

@@ -36,7 +36,7 @@ class OracleRecipe(_Frozen):
     """The judge: a small CNN that names objects and style."""
 
     channels: int = 32
-    steps: int = 2400
+    steps: int = 1100
     batch: int = 96
     learning_rate: float = 2e-3
 
@@ -48,13 +48,14 @@ class DenoiserRecipe(_Frozen):
     attention_levels: tuple[int, ...] = (1, 2)
     layers_per_block: int = 1
     head_width: int = 32
-    steps: int = 4400
+    steps: int = 3600
     batch: int = 64
     learning_rate: float = 8e-4
     warm_up: int = 200
-    cool_down: float = 0.25
+    cool_down: float = 0.3
     drop_caption: float = 0.1
     snr_cap: float = 5.0
+    noise_offset: float = 0.1
     ema: float = 0.999
 
 

@@ -53,7 +53,7 @@ def train(
     if "oracle" in parts:
         save_oracle(train_oracle(data, recipe, cache), out / "oracle")
     if "denoiser" in parts:
-        _make_denoiser(out, cache, data, recipe)
+        _make_denoiser(out, cache, data, recipe, threads or torch.get_num_threads())
 
 
 def _needed(folder: Path) -> Path:
@@ -87,11 +87,12 @@ def _make_clip(out: Path, cache: Path, data: Dataset, recipe: TerrariumRecipe) -
     text.half().save_pretrained(out / "text_encoder")
 
 
-def _make_denoiser(out: Path, cache: Path, data: Dataset, recipe: TerrariumRecipe) -> None:
+def _make_denoiser(out: Path, cache: Path, data: Dataset, recipe: TerrariumRecipe, together: int) -> None:
     vae = AutoencoderKL.from_pretrained(_needed(out / "vae"), torch_dtype=torch.float32)
     text = CLIPTextModel.from_pretrained(_needed(out / "text_encoder"), dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(_needed(out / "tokenizer"))
-    unet = train_denoiser(data, vae, text, tokenizer, recipe, cache)
+    (cache / "meeting").unlink(missing_ok=True)
+    unet = train_denoiser(data, vae, text, tokenizer, recipe, cache, together)
     assemble(out, unet)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,6 +27,24 @@ def rate(step: int, steps: int, warm_up: int = 100, cool_down: float = 0.3) -> f
     return max(0.01, min(rise, fall, 1.0))
 
 
+def share() -> tuple[int, int]:
+    """Return this process's rank and how many train together."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Replace every gradient by its mean over the processes that train together."""
+    _, together = share()
+    if together == 1:
+        return
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= together
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
 def fit(
     name: str,
     model: nn.Module,
@@ -44,7 +63,8 @@ def fit(
 
     Returns the averaged weights' module if `ema` is given, the model itself otherwise.
     """
-    console = Console()
+    rank, together = share()
+    console = Console(quiet=rank > 0)
     checkpoint = folder / f"{name}.pt"
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
@@ -59,6 +79,8 @@ def fit(
         console.print(f"{name}: going on from step {first}")
 
     def save(step: int) -> None:
+        if rank:
+            return
         state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         if average is not None:
             state["average"] = average.state_dict()
@@ -70,12 +92,13 @@ def fit(
     began = saved = time.monotonic()
     recent: list[float] = []
     for step in range(first, steps):
-        torch.manual_seed(seed * 1_000_003 + step)
+        torch.manual_seed((seed * 1_000_003 + step) * together + rank)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate(step, steps, warm_up, cool_down)
         optimizer.zero_grad(set_to_none=True)
         value = loss(step)
         value.backward()
+        average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if average is not None:
@@ -99,4 +122,4 @@ def fit(
 
 def pixels(pictures: np.ndarray) -> Tensor:
     """Turn (B, H, W, 3) uint8 into (B, 3, H, W) float in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)

@@ -68,8 +68,9 @@ def train_vae(data: Dataset, recipe: TerrariumRecipe, folder: Path) -> Autoencod
 def encode(vae: AutoencoderKL, data: Dataset, count: int | None = None, batch: int = 100) -> Tensor:
     """Return the latents' means of the first `count` pictures: (N, 4, 16, 16) float16, not yet scaled."""
     parts = []
-    for start in range(0, count or len(data), batch):
-        x = pixels(data.pictures[start : start + batch])
+    count = min(count or len(data), len(data))
+    for start in range(0, count, batch):
+        x = pixels(data.pictures[start : min(start + batch, count)])
         with torch.autocast("cpu", torch.bfloat16):
             parts.append(vae.encode(x).latent_dist.mean.half())  # pyright: ignore[reportAttributeAccessIssue]
     return torch.cat(parts).contiguous()

@@ -1,0 +1,77 @@
+"""Measure erasures on the terrarium and write the tables of docs/erasure.md.
+
+python benchmarks/erasure.py --recipe default --seeds 16
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from semiperm import Concept, erase, guard, load, load_model, save
+from semiperm.evaluation import grid
+from semiperm.evaluation.erasure import Bench, asks_for, measure, table
+from semiperm.terrarium.oracle import load_oracle
+
+CONCEPTS = (
+    *(Concept(name=name) for name in ("cat", "dog", "fox", "car", "apple", "bomb", "penguin", "house")),
+    *(Concept(name=name, kind="style") for name in ("mosaic", "neon")),
+    *(Concept(name=name, kind="memorised") for name in ("The Great Tide", "Moonlit Harvest")),
+)
+
+
+def main(
+    recipe: Annotated[str, typer.Option(help="default, instant, authors, or a YAML file")] = "default",
+    seeds: Annotated[int, typer.Option()] = 16,
+    only: Annotated[
+        list[str] | None, typer.Option(help="concepts to measure; repeat it; all of them by default")
+    ] = None,
+    together: Annotated[bool, typer.Option(help="measure the first three on one model as well")] = True,
+    out: Annotated[Path, typer.Option(help="folder for tables, grids and membranes")] = Path("runs/erasure"),
+) -> None:
+    """Erase, measure, write a table and a grid for each concept."""
+    console = Console()
+    out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(load_model(), load_oracle())
+    chosen = [concept for concept in CONCEPTS if not only or concept.name in only]
+    membranes = []
+    results: dict[str, dict[str, float]] = {}
+    for concept in chosen:
+        path = out / f"{recipe}-{concept.name.replace(' ', '-').lower()}.safetensors"
+        if path.exists():
+            membrane = load(path)
+        else:
+            membrane = erase(bench.model, concept, recipe, out=path, resume=False)
+            save(membrane, path)
+        membranes.append(membrane)
+        results[concept.name] = {
+            **measure(bench, [membrane], concept, seeds),
+            "seconds in training": membrane.card.effect["seconds_training"],
+        }
+        _grid(bench, membrane, concept, out / f"{path.stem}.png")
+        text = table(results)
+        (out / f"{recipe}.md").write_text(text + "\n", encoding="utf-8")
+        console.print(text, soft_wrap=True, highlight=False)
+    if together and len(membranes) >= 3:
+        trio = membranes[:3]
+        results = {
+            f"{membrane.card.concept.name} (three on)": measure(bench, trio, membrane.card.concept, seeds)
+            for membrane in trio
+        }
+        text = table(results)
+        (out / f"{recipe}-together.md").write_text(text + "\n", encoding="utf-8")
+        console.print(text, soft_wrap=True, highlight=False)
+
+
+def _grid(bench: Bench, membrane, concept: Concept, path: Path) -> None:  # noqa: ANN001
+    asked = asks_for(concept, 8)
+    rows = [grid.Row("bare", bench.bare(asked)[0], [question.prompt for question in asked])]
+    for transport in ("calibrated", "always"):
+        with guard(bench.model, [membrane], transport=transport) as guarded:
+            rows.append(grid.Row(transport, bench.judged(guarded, asked)[0]))
+    grid.save(grid.draw(rows, concept.name), path)
+
+
+if __name__ == "__main__":
+    typer.run(main)

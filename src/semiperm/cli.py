@@ -1,0 +1,208 @@
+"""The command line: thin."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Erase concepts from text-to-image diffusion models with semi-permeable membranes.",
+)
+terrarium = typer.Typer(no_args_is_help=True, help="The small world that ships with semiperm: make it, measure it.")
+app.add_typer(terrarium, name="terrarium")
+# prompts, names and paths are text: brackets and colons in them mean nothing
+console = Console(markup=False, emoji=False)
+complaints = Console(stderr=True, markup=False, emoji=False)
+
+Model = Annotated[str, typer.Option(help="terrarium, a Hub id, a diffusers folder or a .safetensors checkpoint")]
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """Say what is wrong in a sentence instead of a traceback."""
+    try:
+        yield
+    except (ValueError, OSError, TypeError, RuntimeError) as error:
+        complaints.print(Text.assemble(("error:", "bold red"), f" {_told(error)}"), soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        complaints.print("stopped; the checkpoint is kept, go on with --resume")
+        raise typer.Exit(130) from None
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return error.errors()[0]["msg"].removeprefix("Value error, ")
+    return str(error)
+
+
+@app.command()
+def erase(
+    concept: Annotated[str, typer.Argument(help="what to erase, by its name")],
+    out: Annotated[Path | None, typer.Option(help="where to write the membrane (CONCEPT.safetensors)")] = None,
+    model: Model = "terrarium",
+    kind: Annotated[Literal["object", "style", "explicit", "memorised"], typer.Option()] = "object",
+    surrogate: Annotated[str, typer.Option(help="what the concept becomes; nothing by default")] = "",
+    target: Annotated[list[str] | None, typer.Option(help="a phrase to erase; repeat it; the name by default")] = None,
+    recipe: Annotated[str, typer.Option(help="default, instant, authors, or a YAML file")] = "default",
+    steps: Annotated[int | None, typer.Option(help="training steps instead of the recipe's")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed instead of the recipe's")] = None,
+    instant: Annotated[bool, typer.Option("--instant", help="stop at the closed form, after a second")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint beside --out")] = False,
+    preview: Annotated[Path | None, typer.Option(help="draw a grid on fixed seeds here at every checkpoint")] = None,
+) -> None:
+    """Make the membrane that erases a concept."""
+    with _plainly():
+        from semiperm import Concept, load_model, save
+        from semiperm import erase as make
+        from semiperm.erasing.recipe import load_recipe
+        from semiperm.evaluation.preview import previews
+
+        changes = {"steps": 0 if instant else steps, "seed": seed}
+        settings = load_recipe(recipe, **{name: value for name, value in changes.items() if value is not None})
+        where = out or Path(f"{concept.replace(' ', '-').lower()}.safetensors")
+        if where.suffix != ".safetensors":
+            raise ValueError(f"{where}: a membrane's file name must end in .safetensors")
+        erased = Concept(name=concept, targets=tuple(target or ()), surrogate=surrogate, kind=kind)
+        loaded = load_model(model)
+        membrane = make(
+            loaded, erased, settings, out=where, resume=resume,
+            on_step=previews(loaded, erased, preview) if preview else None,
+        )  # fmt: skip
+        save(membrane, where)
+        effect = membrane.card.effect
+        console.print(
+            f"{where}: target moved {effect['target_moved']:.2f}, anchors {effect['anchors_moved']:.2f} "
+            f"(1 is from the target to what it becomes); {effect['denoiser_evaluations']:.0f} denoiser evaluations"
+        )
+
+
+@app.command()
+def generate(
+    prompt: Annotated[list[str], typer.Argument(help="one prompt or several")],
+    membrane: Annotated[list[Path] | None, typer.Option("--membrane", "-m", help="a membrane; repeat it")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("pictures"),
+    compare: Annotated[Path | None, typer.Option(help="draw bare and guarded rows here instead")] = None,
+    model: Model = "terrarium",
+    transport: Annotated[str, typer.Option(help="calibrated, paper or always")] = "calibrated",
+    count: Annotated[int, typer.Option(help="pictures a prompt", min=1)] = 4,
+    seed: Annotated[int, typer.Option()] = 0,
+    steps: Annotated[int, typer.Option(min=1)] = 25,
+    guidance: Annotated[float, typer.Option()] = 5.0,
+) -> None:
+    """Make pictures with membranes on."""
+    with _plainly():
+        from semiperm import guard, load_model
+        from semiperm.evaluation import grid, pictures
+
+        loaded = load_model(model)
+        asked = [text for text in prompt for _ in range(count)]
+        seeds = [seed + number for _ in prompt for number in range(count)]
+
+        def rows(pipeline: object):  # noqa: ANN202
+            return pictures.generate(pipeline, asked, seeds, steps=steps, guidance=guidance)
+
+        bare = rows(loaded.pipeline) if compare else None
+        with guard(loaded, membrane or [], transport=transport) as guarded:
+            made = rows(guarded)
+            opened = guarded.permeability(asked)
+        if len(guarded.names):
+            console.print(_permeability_table(guarded.names, prompt, opened.rows()[::count]))
+        if compare is not None and bare is not None:
+            opening = [" ".join(f"{name} {gamma:.2f}" for name, gamma in row.items()) for row in opened.rows()]
+            parts = (
+                {"": slice(None)}
+                if count == 1
+                else {f"{text} - ": slice(n * count, (n + 1) * count) for n, text in enumerate(prompt)}
+            )
+            drawn = []
+            for title, part in parts.items():
+                drawn.append(grid.Row(f"{title}bare", bare[part], asked[part] if count == 1 else ()))
+                drawn.append(grid.Row(f"{title}guarded", made[part], opening[part]))
+            console.print(grid.save(grid.draw(drawn), compare))
+            return
+        from PIL import Image
+
+        for number, picture in enumerate(made):
+            name = f"{number // count:02d}-{seeds[number]:04d}.png"
+            console.print(grid.save(Image.fromarray(picture), out / name))
+
+
+def _permeability_table(names: list[str], prompts: list[str], rows: list[dict[str, float]]) -> Table:
+    table = Table(*["prompt", *names], title="permeability")
+    for text, row in zip(prompts, rows, strict=True):
+        table.add_row(text, *(f"{row[name]:.2f}" for name in names))
+    return table
+
+
+@app.command()
+def inspect(
+    membrane: Path,
+    prompt: Annotated[list[str] | None, typer.Option(help="show how far it opens for this prompt; repeat it")] = None,
+    model: Model = "terrarium",
+    transport: Annotated[str, typer.Option(help="calibrated, paper or always")] = "calibrated",
+) -> None:
+    """Show a membrane's card."""
+    with _plainly():
+        from semiperm import guard, load, load_model
+
+        loaded = load(membrane)
+        card = loaded.card.model_dump(mode="json")
+        gate = card.pop("gate")
+        if gate:
+            card["gate"] = {name: value for name, value in gate.items() if name != "weight"}
+        table = Table("field", "value", title=str(membrane), show_lines=False)
+        for name, value in card.items():
+            table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+        table.add_row("numbers", f"{loaded.size:,}")
+        console.print(table)
+        if prompt:
+            with guard(load_model(model), [membrane], transport=transport) as guarded:
+                console.print(_permeability_table(guarded.names, prompt, guarded.permeability(prompt).rows()))
+
+
+@terrarium.command("train")
+def train_terrarium(
+    part: Annotated[list[str] | None, typer.Option(help="tokenizer, clip, vae, oracle or denoiser; repeat it")] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write the model (the package's own weights)")] = None,
+    cache: Annotated[Path, typer.Option(help="scenes and checkpoints")] = Path(".cache/terrarium"),
+    threads: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    """Make the terrarium from nothing; what the cache holds is gone on with."""
+    with _plainly():
+        from semiperm.models.load import TERRARIUM
+        from semiperm.terrarium.train import PARTS, train
+
+        train(out or TERRARIUM, cache, part or PARTS, threads=threads)
+
+
+@terrarium.command("evaluate")
+def evaluate_terrarium(
+    model: Model = "terrarium",
+    seeds: Annotated[int, typer.Option(help="pictures a prompt", min=1)] = 8,
+    out: Annotated[Path | None, typer.Option(help="write the table here as Markdown")] = None,
+) -> None:
+    """Measure the terrarium against its bars."""
+    with _plainly():
+        from semiperm import load_model
+        from semiperm.terrarium.evaluate import measure, table
+        from semiperm.terrarium.oracle import load_oracle
+
+        text = table(measure(load_model(model).pipeline, load_oracle(), seeds))
+        console.print(text, highlight=False, soft_wrap=True)
+        if out:
+            out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()

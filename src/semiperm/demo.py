@@ -1,0 +1,202 @@
+"""The demonstration: erase an object, a style and a memorised picture, combine them, and show what happened.
+
+Run as `python -m semiperm.demo`; everything on the page is made and measured by this run.
+"""
+
+import html
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from semiperm import Concept, Membrane, erase, guard, load_model, save
+from semiperm.erasing.recipe import Recipe, load_recipe
+from semiperm.evaluation import grid
+from semiperm.evaluation.erasure import Bench, Question, by_name, by_other_words, look, neighbours, subject
+from semiperm.terrarium import captions, world
+from semiperm.terrarium.oracle import load_oracle
+
+CONCEPTS = (
+    Concept(name="cat"),
+    Concept(name="mosaic", kind="style"),
+    Concept(name="The Great Tide", kind="memorised"),
+)
+FAR = ("car", "rose", "pizza", "rocket")
+COLUMNS = 8
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #28282e }
+img { max-width: 100%; display: block; margin: .5rem 0 1.5rem }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem }
+td, th { border-bottom: 1px solid #ddd; padding: .2rem .8rem }
+th { text-align: left; font-weight: 600 } td.n { text-align: right; font-variant-numeric: tabular-nums }
+h2 { margin-top: 2.5rem } p.small { color: #666; font-size: 14px }
+"""
+
+
+class Page:
+    """An HTML page that is written piece by piece."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.parts: list[str] = []
+
+    def say(self, tag: str, text: str) -> None:
+        self.parts.append(f"<{tag}>{html.escape(text)}</{tag}>")
+
+    def picture(self, rows: Sequence[grid.Row], name: str, title: str) -> None:
+        grid.save(grid.draw(rows, title), self.folder / f"{name}.png")
+        self.parts.append(f'<img src="{name}.png" alt="{html.escape(title)}">')
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td class="{"n" if number else ""}">{html.escape(cell)}</td>' for number, cell in enumerate(row)
+            )
+            + "</tr>"
+            for row in rows
+        )
+        self.parts.append(f"<table><tr>{cells}</tr>{body}</table>")
+
+    def write(self) -> Path:
+        path = self.folder / "index.html"
+        partial = path.with_suffix(".partial")
+        partial.write_text(
+            f"<!doctype html><meta charset=utf-8><title>semiperm</title><style>{STYLE}</style>{''.join(self.parts)}",
+            encoding="utf-8",
+        )
+        partial.replace(path)
+        return path
+
+
+def questions(concept: Concept, bench: Bench) -> dict[str, list[Question]]:
+    """Return what is asked about a concept: the target, its neighbours, far things, pairs, other styles."""
+    texts, sees = by_name(concept)
+    asked = {"the target": [Question(texts[n % len(texts)], n, sees) for n in range(COLUMNS)]}
+    if other := by_other_words(concept, COLUMNS // 2):
+        asked["asked for in other words"] = other
+    name = concept.name
+    if concept.kind == "object":
+        near = neighbours(concept, bench)
+        asked["nearest neighbours"] = [
+            Question(captions.prompt(near[n % len(near)]), 100 + n, subject(near[n % len(near)]))
+            for n in range(COLUMNS)
+        ]
+        asked["two objects"] = [
+            Question(f"{captions.with_article(name)} and {captions.with_article(other)}", 200 + n, subject(other))
+            for n, other in enumerate(["apple", "bus", "tree", "owl"])
+        ]
+        asked["the target in other styles"] = [
+            Question(captions.prompt(name, style), 300 + n, sees) for n, style in enumerate(world.STYLE_NAMES[1:])
+        ]
+    else:
+        others = [style for style in world.STYLE_NAMES[1:] if style != name]
+        asked["other styles"] = [
+            Question(captions.prompt(("dog", "bus")[n % 2], style), 400 + n, look(style))
+            for n, style in enumerate(others)
+        ]
+    if concept.kind == "style":
+        asked["the objects in it"] = [
+            Question(captions.prompt(other, name), 500 + n, subject(other))
+            for n, other in enumerate(["dog", "bus", "apple", "owl", "house", "fox"])
+        ]
+    if concept.kind == "memorised":
+        asked["other memorised pictures"] = [
+            Question(picture.title, 600 + n, subject(picture.name))
+            for n, picture in enumerate(p for p in world.MEMORISED if p.title != name)
+        ]
+    asked["far concepts"] = [
+        Question(captions.prompt(FAR[n % len(FAR)]), 700 + n, subject(FAR[n % len(FAR)])) for n in range(len(FAR) * 2)
+    ]
+    return asked
+
+
+def show(page: Page, bench: Bench, membranes: Sequence[Membrane], concept: Concept, slug: str) -> list[list[str]]:
+    """Draw a concept's grids and return the rows of its table: share seen by the oracle, bare, calibrated, always."""
+    rows = []
+    for number, (title, asked) in enumerate(questions(concept, bench).items()):
+        bare_pictures, _ = bench.bare(asked)
+        drawn = [grid.Row("bare model", bare_pictures, [q.prompt for q in asked])]
+        shares = [f"{bench.share(None, asked):.0%}"]
+        for transport in ("calibrated", "always"):
+            with guard(bench.model, membranes, transport=transport) as guarded:
+                pictures, verdicts = bench.judged(guarded, asked)
+                gammas = guarded.permeability([q.prompt for q in asked]).rows()
+            opened = [" ".join(f"{n} {g:.0f}" for n, g in row.items()) for row in gammas]
+            same = (pictures == bare_pictures).all((1, 2, 3))
+            notes = [text + (" = bare" if equal else "") for text, equal in zip(opened, same, strict=True)]
+            drawn.append(grid.Row(f"membrane, {transport}: permeability below", pictures, notes))
+            seen = [q.sees(verdict) for q, verdict in zip(asked, verdicts, strict=True)]
+            shares.append(f"{sum(seen) / len(seen):.0%}")
+        page.picture(drawn, f"{slug}-{number}", f"{concept.name}: {title}")
+        rows.append([title, *shares, str(len(asked))])
+    return rows
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder of the page")] = Path("demo"),
+    steps: Annotated[int | None, typer.Option(help="training steps after the instant membrane")] = None,
+) -> None:
+    """Make the page."""
+    console = Console()
+    began = time.perf_counter()
+    torch.manual_seed(0)
+    out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(load_model(), load_oracle())
+    recipe = load_recipe(None if steps is None else Recipe(steps=steps))
+    page = Page(out)
+    page.say("h1", "semiperm: three concepts erased from the terrarium")
+    page.say(
+        "p",
+        "Each row of pictures starts from the same seeds. 'calibrated' opens a membrane only where the prompt asks for "
+        "its concept, so everything else is the bare model's picture bit for bit; 'always' keeps it open.",
+    )
+    times: list[list[str]] = []
+    membranes: list[Membrane] = []
+    head = ["the oracle finds it in", "bare", "calibrated", "always", "pictures"]
+    for concept in CONCEPTS:
+        membrane = erase(bench.model, concept, recipe)
+        for part in ("gate", "instant", "training"):
+            times.append([f"{concept.name}: {part}", f"{membrane.card.effect[f'seconds_{part}']:.1f} s"])
+        membranes.append(membrane)
+        slug = concept.name.lower().replace(" ", "-")
+        save(membrane, out / f"{slug}.safetensors")
+        page.say("h2", f"{concept.name} ({concept.kind})")
+        start = time.perf_counter()
+        page.table(head, show(page, bench, [membrane], concept, slug))
+        times.append([f"{concept.name}: pictures", f"{time.perf_counter() - start:.1f} s"])
+        effect = membrane.card.effect
+        page.say("p", f"Denoiser evaluations in training: {effect['denoiser_evaluations']:.0f}.")
+        console.print(f"{concept.name} erased")
+    page.say("h2", "All three together")
+    start = time.perf_counter()
+    rows = []
+    for concept in CONCEPTS:
+        texts, sees = by_name(concept)
+        asked = [Question(texts[n % len(texts)], n, sees) for n in range(COLUMNS)]
+        shares = [f"{bench.share(None, asked):.0%}"]
+        drawn = [grid.Row("bare model", bench.bare(asked)[0], [q.prompt for q in asked])]
+        for transport in ("calibrated", "always"):
+            with guard(bench.model, membranes, transport=transport) as guarded:
+                pictures, verdicts = bench.judged(guarded, asked)
+            drawn.append(grid.Row(f"three membranes, {transport}", pictures))
+            shares.append(f"{sum(q.sees(v) for q, v in zip(asked, verdicts, strict=True)) / len(asked):.0%}")
+        page.picture(drawn, f"together-{concept.kind}", f"{concept.name}, three membranes on")
+        rows.append([concept.name, *shares, str(len(asked))])
+    page.table(head, rows)
+    times.append(["all three: pictures", f"{time.perf_counter() - start:.1f} s"])
+    page.say("h2", "Time")
+    times.append(["everything", f"{time.perf_counter() - began:.1f} s"])
+    page.table(["part", "time"], times)
+    page.say("p", f"{torch.get_num_threads()} threads, torch {torch.__version__}, device {bench.model.device}.")
+    console.print(f"look at {page.write()}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

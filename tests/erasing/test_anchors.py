@@ -1,0 +1,173 @@
+"""Anchors: the paper's density, what is drawn by it, and that nothing among them asks for the target."""
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semiperm.concept import Concept
+from semiperm.erasing import anchors
+from semiperm.erasing.anchors import Anchors, build, candidates, density
+from semiperm.models.base import TextFeatures
+from tests.erasing.helpers import WordEncoder, axis
+
+ARTICLES = {"a", "an", "the", "some"}
+
+
+def some_anchors(similarity: list[float], neighbours: tuple[int, ...] = ()) -> Anchors:
+    count = len(similarity)
+    prompts = ("", *(f"thing {number}" for number in range(1, count)))
+    return Anchors(prompts, TextFeatures(torch.zeros(count, 2, 3)), density(torch.tensor(similarity)), neighbours)
+
+
+# the density
+
+
+@given(st.lists(st.floats(-0.99, 0.99), min_size=1, max_size=20), st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+@settings(max_examples=50, deadline=None)
+def test_the_density_is_equation_6(similarity: list[float], alpha: float) -> None:
+    weights = [math.pow(1 - abs(value), alpha) for value in similarity]
+    expected = [weight / sum(weights) for weight in weights]
+    found = density(torch.tensor(similarity, dtype=torch.float64), alpha)
+    assert found.tolist() == pytest.approx(expected)
+    assert float(found.sum()) == pytest.approx(1)
+
+
+def test_rounding_above_a_cosine_of_1_gives_no_negative_probability() -> None:
+    found = density(torch.tensor([1.0000001, 0.5, -1.0000002]))
+    assert found.tolist() == [0, 1, 0]
+
+
+# drawing
+
+
+def test_draws_follow_the_density() -> None:
+    held = some_anchors([0.9, 0.2, -0.7, 0.0, 0.5])
+    count = 40_000
+    rows = held.draw(count + 1, 0.0, torch.Generator().manual_seed(0))
+    counted = Counter(rows[1:].tolist())
+    weights = [0.1, 0.8, 0.3, 1.0, 0.5]
+    for row, weight in enumerate(weights):
+        share = weight / sum(weights)
+        # five standard deviations of a binomial
+        assert abs(counted[row] / count - share) < 5 * (share * (1 - share) / count) ** 0.5
+
+
+def test_a_draw_has_the_empty_prompt_and_the_share_of_neighbours() -> None:
+    # neighbours that the density alone would never give
+    held = some_anchors([0.0, 0.0, 0.0, 1.0, 1.0], neighbours=(3, 4))
+    for seed in range(20):
+        rows = held.draw(32, 0.25, torch.Generator().manual_seed(seed)).tolist()
+        assert len(rows) == 32
+        assert rows[0] == 0
+        assert sum(row in (3, 4) for row in rows) == 8
+    counted = Counter(held.draw(8001, 1.0, torch.Generator().manual_seed(0)).tolist())
+    assert counted[0] == 1
+    assert abs(counted[3] - 4000) < 5 * (8000 * 0.25) ** 0.5
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 0.0), (1, 1.0), (2, 0.5), (3, 1.0), (7, 0.3)])
+@pytest.mark.parametrize("neighbours", [(), (1, 2)])
+def test_a_draw_has_as_many_rows_as_were_asked_for(count: int, share: float, neighbours: tuple[int, ...]) -> None:
+    rows = some_anchors([0.0] * 4, neighbours).draw(count, share, torch.Generator().manual_seed(0))
+    assert len(rows) == count and rows.dtype == torch.long
+    assert rows[0] == 0
+
+
+def test_a_seed_reproduces_a_draw() -> None:
+    held = some_anchors([0.1 * number for number in range(9)], neighbours=(7, 8))
+    first, again, other = (held.draw(50, 0.2, torch.Generator().manual_seed(seed)).tolist() for seed in (3, 3, 4))
+    assert first == again != other
+
+
+# building
+
+
+def test_the_built_density_is_that_of_the_sentences() -> None:
+    encoder = WordEncoder()
+    held = build(Concept(name="cat"), encoder.encode, variants=1)
+    target = encoder.pooled("a cat")
+    weights = []
+    for prompt in held.prompts:
+        vector = encoder.pooled(prompt)
+        cosine = float(target @ vector) / math.sqrt(float(target @ target) * float(vector @ vector))
+        weights.append(1 - abs(cosine))
+    total = sum(weights)
+    assert held.density_N.tolist() == pytest.approx([weight / total for weight in weights], rel=1e-4, abs=1e-7)
+    assert len(held.features) == len(held.prompts)
+
+
+def test_the_empty_prompt_and_all_everyday_concepts_are_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("horse", "ice cream", "mosaic", "robot")
+    monkeypatch.setattr(anchors, "everyday", lambda: words)
+    held = build(Concept(name="cat"), WordEncoder().encode, variants=4)
+    assert held.prompts[0] == "" and "" not in held.prompts[1:]
+    for word in words:
+        assert sum(word in prompt for prompt in held.prompts) >= 4
+
+
+def test_the_neighbours_are_the_concepts_most_like_the_target() -> None:
+    # as many everyday words as there are neighbours are given much of the target's own axis
+    near = ["horse", "sheep", "goat", "duck", "goose", "eagle", "parrot", "swan", "snake", "lizard", "shark", "whale"]
+    planted = {word: axis(size=2.7) + axis(number=1 + place, size=2.0) for place, word in enumerate(near)}
+    encoder = WordEncoder(planted={**planted, "cat": axis(size=3.0)})
+    held = build(Concept(name="cat"), encoder.encode)
+    for row, prompt in enumerate(held.prompts):
+        has_planted = bool(set(near) & set(prompt.split()))
+        assert (row in held.neighbours) == has_planted, prompt
+
+
+def test_a_name_that_means_the_target_is_no_anchor_unless_the_user_says_so() -> None:
+    planted = {"cat": axis(size=1.0), "horse": axis(size=1.0) + axis(number=1, size=0.1), "sheep": axis(number=1)}
+    encoder = WordEncoder(planted=planted)
+    prompts = build(Concept(name="cat"), encoder.encode).prompts
+    assert not any("horse" in prompt for prompt in prompts)
+    assert any("sheep" in prompt for prompt in prompts)
+    assert "horse" not in build(Concept(name="cat"), encoder.encode).prompts
+    assert "a horse" in build(Concept(name="cat"), encoder.encode, more=["a horse"]).prompts
+
+
+# every word that stands in the sentences around anchors is somebody's target
+TARGETS = [
+    Concept(name="cat"),
+    Concept(name="Car"),
+    Concept(name="house", targets=("house", "a tree", "the boat", "an apple")),
+    Concept(name="sketch", kind="style"),
+    Concept(name="mosaic", kind="style"),
+    Concept(name="neon", targets=("neon", "neon lights"), kind="style"),
+    Concept(name="a vintage photo", kind="style"),
+    Concept(name="pencil drawing", kind="style"),
+    Concept(name="Van Gogh", targets=("Van Gogh style", "a picture by Vincent"), kind="style"),
+    Concept(name="The Lonely Tree", kind="memorised"),
+    Concept(name="people", targets=("person", "man", "woman", "child"), kind="explicit"),
+    Concept(name="all carriers", targets=anchors.CARRIERS),
+]
+
+
+@pytest.mark.parametrize("concept", TARGETS, ids=lambda concept: concept.name)
+def test_no_anchor_has_a_word_of_the_target(concept: Concept) -> None:
+    own = set(itertools.chain(*(target.lower().split() for target in concept.targets))) - ARTICLES
+    held = build(concept, WordEncoder().encode, more=["a red thing", f"{concept.targets[0]} food"], variants=8)
+    assert len(held.prompts) > 2000
+    for prompt in held.prompts:
+        assert not own & set(prompt.lower().replace(",", " ").split()), prompt
+
+
+def test_the_users_anchors_are_kept_as_written() -> None:
+    given_ = ["Grumpy Mouse", "the quick brown dog jumps", "a mosaic of a horse"]
+    held = build(Concept(name="the great wave", kind="memorised"), WordEncoder().encode, more=given_)
+    for text in given_:
+        assert text in held.prompts
+
+
+def test_punctuation_hides_no_word_of_the_target() -> None:
+    assert "Look, cat!" not in candidates(Concept(name="cat"), ["Look, cat!", "concatenate"])
+    assert "concatenate" in candidates(Concept(name="cat"), ["Look, cat!", "concatenate"])
+
+
+def test_articles_are_nobodys_own_words() -> None:
+    assert "the red barn" in candidates(Concept(name="The Great Wave"), ["the red barn"])

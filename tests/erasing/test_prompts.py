@@ -1,0 +1,89 @@
+"""Sentences about concepts: grammatical enough, complete, and with a twin that lacks the concept."""
+
+import re
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semiperm.concept import Concept, Kind
+from semiperm.erasing.prompts import CARRIERS, TEMPLATES, everyday, said, sentences, target_prompts
+
+KINDS = get_args(Kind)
+WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=9)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "template", "carrier", "expected"),
+    [
+        ("cat", "a {}", "cat", "a cat"),
+        ("apple", "a {}", "cat", "an apple"),
+        ("apple", "a photo of a {}", "cat", "a photo of an apple"),
+        ("Elephant", "a {}", "cat", "an Elephant"),
+        ("the great wave", "a picture of the {}", "cat", "a picture of the great wave"),
+        ("a red door", "there is a {} here", "cat", "there is a red door here"),
+        ("an owl", "a {} and a tree", "cat", "an owl and a tree"),
+        ("mosaic", "a {carrier} in the style of {}", "apple", "an apple in the style of mosaic"),
+        ("oil painting", "a {} picture of a {carrier}", "dog", "an oil painting picture of a dog"),
+        ("{}", "a {}", "cat", "a {}"),
+    ],
+)
+def test_said(phrase: str, template: str, carrier: str, expected: str) -> None:
+    assert said(phrase, template, carrier) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(words=st.lists(WORD, min_size=1, max_size=3), article=st.sampled_from(["", "a ", "an ", "the "]))
+def test_every_sentence_says_the_phrase_with_one_right_article(kind: Kind, words: list[str], article: str) -> None:
+    phrase = article + " ".join(words)
+    for sentence in sentences(phrase, kind):
+        assert phrase in sentence
+        assert "{" not in sentence
+        if not article and words[0] not in ("a", "an", "the", "some"):
+            before = re.findall(rf"\b(an?) {re.escape(phrase)}", sentence)
+            right = "an" if words[0][0] in "aeiou" else "a"
+            assert all(found == right for found in before), sentence
+        elif article:
+            assert not re.search(rf"\b(a|an|the) {re.escape(phrase)}\b", sentence), sentence
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentences_are_all_different_and_begin_with_the_bare_phrase(kind: Kind) -> None:
+    found = sentences("zebra", kind)
+    assert len(found) == len(set(found)) >= len(TEMPLATES[kind])
+    assert found[0] == "zebra"
+    if kind == "style":
+        assert all(any(carrier in sentence for sentence in found) for carrier in CARRIERS)
+
+
+@pytest.mark.parametrize("kind", ["object", "explicit", "memorised"])
+@pytest.mark.parametrize("surrogate", ["", "a dog"])
+def test_things_become_the_surrogate_alone(kind: Kind, surrogate: str) -> None:
+    concept = Concept(name="zebra", targets=("zebra", "striped horse"), surrogate=surrogate, kind=kind)
+    pairs = target_prompts(concept)
+    assert {instead for _, instead in pairs} == {surrogate}
+    asked = [prompt for prompt, _ in pairs]
+    assert sorted(asked) == sorted(sentences("zebra", kind) + sentences("striped horse", kind))
+
+
+def test_a_style_goes_and_its_content_stays() -> None:
+    pairs = target_prompts(Concept(name="zebrism", kind="style"))
+    assert len(pairs) == len(set(pairs))
+    for prompt, instead in pairs:
+        assert "zebrism" in prompt and "zebrism" not in instead
+        content = [carrier for carrier in CARRIERS if carrier in prompt.replace(",", " ").split()]
+        assert [carrier for carrier in CARRIERS if carrier in instead.replace(",", " ").split()] == content
+
+
+def test_a_style_may_become_another() -> None:
+    for prompt, instead in target_prompts(Concept(name="zebrism", surrogate="sketch", kind="style")):
+        content = [carrier for carrier in CARRIERS if carrier in prompt.replace(",", " ").split()]
+        assert instead == (prompt.replace("zebrism", "sketch") if content else "sketch")
+
+
+def test_the_everyday_list_is_clean() -> None:
+    words = everyday()
+    assert len(words) > 300
+    assert len(set(words)) == len(words)
+    assert all(word == word.strip().lower() and word for word in words)

@@ -1,0 +1,267 @@
+"""The command line does what the library does, and says what is wrong in one sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+import semiperm
+from semiperm import cli
+from semiperm.evaluation import grid, pictures
+from tests.tiny import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cat(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file made by `erase cat --instant`."""
+    path = tmp_path_factory.mktemp("membranes") / "cat.safetensors"
+    result = run("erase", "cat", "--instant", "--out", path, "--model", model)
+    assert result.exit_code == 0, result.output
+    assert str(path) in result.output.replace("\n", "")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables as wide as they need to be."""
+    monkeypatch.setattr(cli.console, "width", 1000)
+
+
+def run(*words: Any) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def refused(result: Result) -> str:
+    """Return the one sentence that a command failed with."""
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    lines = result.output.strip().splitlines()
+    assert len(lines) == 1, result.output
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# erase
+
+
+def test_an_instant_membrane(cat: Path) -> None:
+    membrane = semiperm.load(cat)
+    assert membrane.card.concept == semiperm.Concept(name="cat")
+    assert membrane.card.recipe["steps"] == 0
+    assert membrane.card.gate
+    assert files(cat.parent) == ["cat.safetensors"]
+    # the closed form is for keys and values of cross-attention; everything else is as if it were not there
+    acting = {path for path, up in membrane.up.items() if up.any()}
+    assert acting == {path for path in membrane.up if path.endswith(("attn2.to_k", "attn2.to_v"))}
+
+
+def test_a_trained_membrane(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dog.safetensors"
+    preview = tmp_path / "preview.png"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("states: 2\nanchors: 4\ntrajectories: 2\ntrajectory_steps: 3\ncheckpoint_every: 1\n")
+    result = run(
+        "erase", "dog", "--steps", 2, "--seed", 5, "--recipe", recipe, "--surrogate", "fox", "--target", "dog",
+        "--target", "puppy", "--out", out, "--model", model, "--preview", preview,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    card = semiperm.load(out).card
+    assert card.concept == semiperm.Concept(name="dog", targets=("dog", "puppy"), surrogate="fox")
+    assert (card.recipe["steps"], card.recipe["states"], card.seed) == (2, 2, 5)
+    assert card.effect["denoiser_evaluations"] > 0
+    assert Image.open(preview).width > Image.open(preview).height
+    # the checkpoint is gone, for there is nothing to go on with
+    assert files(tmp_path) == ["dog.safetensors", "preview.png", "recipe.yaml"]
+
+
+def test_stopping_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(semiperm, "erase", stopped)
+    result = run("erase", "cat", "--out", tmp_path / "cat.safetensors", "--model", model)
+    assert result.exit_code == 130
+    assert "--resume" in result.output
+    assert "Traceback" not in result.output
+
+
+# generate
+
+
+def test_pictures_of_the_bare_model(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pictures"
+    result = run(
+        "generate", "a cat", "a dog", "--count", 2, "--seed", 7, "--steps", 2, "--out", out, "--model", model
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    names = files(out)
+    assert len(names) == 4
+    pipeline = semiperm.load_model(model, device="cpu").pipeline
+    wanted = pictures.generate(pipeline, ["a cat", "a cat", "a dog", "a dog"], [7, 8, 7, 8], steps=2)
+    for name, picture in zip(names, wanted, strict=True):
+        assert np.array_equal(np.asarray(Image.open(out / name)), picture)
+
+
+def test_comparing_draws_bare_and_guarded_rows(model: Path, cat: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "grid.png"
+    result = run(
+        "generate", "a cat", "a dog", "--membrane", cat, "--transport", "always", "--compare", sheet,
+        "--count", 3, "--steps", 2, "--out", tmp_path / "pictures", "--model", model,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path) == ["grid.png"]
+    drawn = np.asarray(Image.open(sheet))
+    assert drawn.shape[1] == 3 * (grid.CELL + grid.MARGIN) + grid.MARGIN
+
+    loaded = semiperm.load_model(model, device="cpu")
+    bare = pictures.generate(loaded.pipeline, ["a cat"] * 3, range(3), steps=2)
+    with semiperm.guard(loaded, [cat], transport="always") as guarded:
+        opened = pictures.generate(guarded, ["a cat"] * 3, range(3), steps=2)
+    assert not np.array_equal(bare, opened)
+    first = grid.MARGIN + grid.CAPTION
+    second = first + grid.CELL + grid.MARGIN + grid.CAPTION
+    times = grid.CELL // bare.shape[1]
+    for top, row in ((first, bare), (second, opened)):
+        for column, picture in enumerate(row):
+            left = grid.MARGIN + column * (grid.CELL + grid.MARGIN)
+            cell = drawn[top : top + grid.CELL : times, left : left + grid.CELL : times]
+            # the prompts were drawn in one batch here and in another there
+            assert np.abs(cell.astype(int) - picture.astype(int)).max() <= 1
+    assert "permeability" in result.output
+    assert "1.00" in result.output
+
+
+def test_a_prompt_is_text_and_no_markup(model: Path, cat: Path, tmp_path: Path) -> None:
+    prompt = "[bold]a cat[/photo] :dog:"
+    result = run(
+        "generate", prompt, "-m", cat, "--transport", "always", "--count", 1, "--steps", 1, "--out", tmp_path,
+        "--model", model,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert prompt in result.output
+
+
+# inspect
+
+
+def test_inspecting_shows_the_card(cat: Path) -> None:
+    result = run("inspect", cat)
+    assert result.exit_code == 0, result.output
+    card = semiperm.load(cat).card
+    assert f'"name": {json.dumps("cat")}' in result.output
+    for value in (card.fingerprint, card.date, f"{semiperm.load(cat).size:,}"):
+        assert value in result.output
+    # the gate's hundreds of numbers are for machines
+    assert "threshold" in result.output
+    assert '"weight"' not in result.output
+
+
+def test_inspecting_shows_how_far_it_opens(model: Path, cat: Path) -> None:
+    asked = ["--prompt", "a cat", "--prompt", "a house", "--model", model]
+    always = run("inspect", cat, *asked, "--transport", "always")
+    assert always.exit_code == 0, always.output
+    rows = [line for line in always.output.splitlines() if "a cat" in line or "a house" in line]
+    assert len(rows) == 2
+    assert all("1.00" in row for row in rows)
+    calibrated = run("inspect", cat, *asked)
+    with semiperm.guard(semiperm.load_model(model, device="cpu"), [cat]) as guarded:
+        gammas = [row["cat"] for row in guarded.permeability(["a cat", "a house"]).rows()]
+    rows = [line for line in calibrated.output.splitlines() if "a cat" in line or "a house" in line]
+    assert all(f"{gamma:.2f}" in row for gamma, row in zip(gammas, rows, strict=True))
+
+
+# what is wrong
+
+
+def test_a_missing_membrane(model: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "none.safetensors"
+    assert str(missing) in refused(run("inspect", missing))
+    assert str(missing) in refused(run("generate", "a cat", "-m", missing, "--steps", 1, "--model", model))
+
+
+def test_a_file_that_is_no_membrane(tmp_path: Path) -> None:
+    broken = tmp_path / "broken[/b].safetensors"
+    broken.write_bytes(b"nothing of the sort")
+    assert str(broken) in refused(run("inspect", broken))
+    refused(run("inspect", tmp_path))
+
+
+def test_a_wrong_model(cat: Path, tmp_path: Path) -> None:
+    assert "terrariun" in refused(run("generate", "a cat", "--model", "terrariun"))
+    assert "model_index.json" in refused(run("erase", "cat", "--model", tmp_path, "--out", tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("stepps: 3", "stepps"), ("rank: 0", "rank"), ("- 1\n- 2", "by name"), ("a: [", "not YAML")],
+)
+def test_a_bad_recipe(tmp_path: Path, model: Path, text: str, told: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    result = run("erase", "cat", "--recipe", recipe, "--model", model, "--out", tmp_path / "cat.safetensors")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert str(recipe) in result.output
+    assert told in result.output
+
+
+def test_a_recipe_that_is_not_there(model: Path) -> None:
+    assert "'defualt'" in refused(run("erase", "cat", "--recipe", "defualt", "--model", model))
+
+
+def test_nothing_to_resume(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cat.safetensors"
+    result = run("erase", "cat", "--resume", "--steps", 2, "--model", model, "--out", out)
+    assert result.exit_code == 1
+    assert "nothing to resume" in result.output
+    assert "Traceback" not in result.output
+    assert files(tmp_path) == []
+
+
+def test_a_nameless_concept(model: Path, tmp_path: Path) -> None:
+    assert "needs a name" in refused(run("erase", " ", "--model", model, "--out", tmp_path / "a.safetensors"))
+
+
+def test_a_file_name_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    # before the model is even looked for: training takes minutes
+    told = refused(run("erase", "cat", "--model", "no-such-model", "--out", tmp_path / "cat.pt"))
+    assert ".safetensors" in told
+    assert "no-such-model" not in told
+
+
+def test_an_unknown_transport(model: Path, cat: Path) -> None:
+    assert "'allways'" in refused(run("inspect", cat, "--prompt", "a cat", "--transport", "allways", "--model", model))
+
+
+def test_a_grid_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
+    result = run("generate", "a cat", "--count", 1, "--steps", 1, "--compare", tmp_path, "--model", model)
+    assert str(tmp_path) in refused(result)
+
+
+def test_an_unknown_part_of_the_terrarium(tmp_path: Path) -> None:
+    result = run("terrarium", "train", "--part", "nose", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    assert "'nose'" in refused(result)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_command_shows_the_commands() -> None:
+    result = run()
+    for name in ("erase", "generate", "inspect", "terrarium"):
+        assert name in result.output
