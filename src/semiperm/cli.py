@@ -195,7 +195,7 @@ def evaluate_terrarium(
     """Measure the terrarium against its bars."""
     with _plainly():
         from semiperm import load_model
-        from semiperm.terrarium.evaluate import measure, table
+        from semiperm.evaluation.terrarium import measure, table
         from semiperm.terrarium.oracle import load_oracle
 
         text = table(measure(load_model(model).pipeline, load_oracle(), seeds))

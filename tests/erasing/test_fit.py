@@ -14,8 +14,9 @@ from transformers import get_cosine_with_hard_restarts_schedule_with_warmup
 from semiperm.concept import Concept
 from semiperm.erasing import anchors, authors, fit, gate
 from semiperm.erasing.checkpoint import CheckpointError, beside
-from semiperm.erasing.fit import Counted, erase, frozen
+from semiperm.erasing.fit import erase, frozen
 from semiperm.erasing.recipe import Recipe, RecipeError, load_recipe
+from semiperm.erasing.run import Counted
 from semiperm.membrane.membrane import Membrane
 from semiperm.membrane.stack import Stack
 from semiperm.models.load import model_of

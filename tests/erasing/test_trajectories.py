@@ -8,7 +8,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
 from semiperm.erasing import trajectories
-from semiperm.erasing.fit import Counted
+from semiperm.erasing.run import Counted
 from semiperm.models.load import model_of
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 

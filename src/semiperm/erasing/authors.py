@@ -7,7 +7,6 @@ repository Con6924/SPM.
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,11 +15,9 @@ from semiperm.erasing import trajectories
 from semiperm.erasing.anchors import Anchors
 from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.recipe import Recipe
+from semiperm.erasing.run import Counted, Progressing
 from semiperm.membrane.stack import Stack
 from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
-
-if TYPE_CHECKING:
-    from semiperm.erasing.fit import Counted, Progressing
 
 WARM_UP = 500
 RESTARTS = 3
@@ -62,7 +59,7 @@ def gaussian_features(
 
 
 def step(
-    model: DiffusionModel, stack: Stack, predict: "Counted", recipe: Recipe, now: "Progressing", held: Anchors
+    model: DiffusionModel, stack: Stack, predict: Counted, recipe: Recipe, now: Progressing, held: Anchors
 ) -> tuple[float, float]:
     """Do one training step of the published code, leave its gradients, return (erasing loss, anchoring loss)."""
     concept = stack.membrane("membrane").card.concept
@@ -92,7 +89,7 @@ def step(
 @torch.no_grad()
 def _state(
     model: DiffusionModel,
-    predict: "Counted",
+    predict: Counted,
     target: TextFeatures,
     recipe: Recipe,
     depth: int,

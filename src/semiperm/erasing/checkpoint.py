@@ -2,18 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from semiperm.erasing.run import Counted, Progressing
 from semiperm.erasing.trajectories import States
 from semiperm.membrane.membrane import Card
-
-if TYPE_CHECKING:
-    from semiperm.erasing.fit import Counted, Progressing
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -41,8 +38,8 @@ def save(
     card: Card,
     weights: list[Tensor],
     optimizer: torch.optim.Optimizer,
-    now: "Progressing",
-    predict: "Counted",
+    now: Progressing,
+    predict: Counted,
 ) -> None:
     """Write a checkpoint, whole or not at all."""
     tensors = {f"weight.{number}": weight.detach() for number, weight in enumerate(weights)}
@@ -73,8 +70,8 @@ def load(
     card: Card,
     weights: list[Tensor],
     optimizer: torch.optim.Optimizer,
-    now: "Progressing",
-    predict: "Counted",
+    now: Progressing,
+    predict: Counted,
 ) -> None:
     """Restore weights, optimiser, draws and states in place.
 

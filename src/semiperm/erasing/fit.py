@@ -6,51 +6,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
 from semiperm.concept import Concept
 from semiperm.erasing import anchors as anchoring
 from semiperm.erasing import authors, checkpoint, gate, trajectories
+from semiperm.erasing.check import self_check
 from semiperm.erasing.instant import instant
 from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.prompts import target_prompts
 from semiperm.erasing.recipe import Recipe, load_recipe
+from semiperm.erasing.run import Counted, Progressing
 from semiperm.membrane.membrane import Card, Membrane
 from semiperm.membrane.stack import Stack
 from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
 
 # S states, A anchors, C channels, H height, W width
-
-
-@dataclass
-class Counted:
-    """A model's `predict` that counts the samples it was asked about."""
-
-    model: DiffusionModel
-    autocast: bool = False
-    evaluations: int = 0
-
-    def __call__(self, x: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
-        self.evaluations += len(x)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
-            # a scheduler's arithmetic leaves half precision
-            return self.model.predict(x.to(self.model.dtype), t, features).float()
-
-
-@dataclass
-class Progressing:
-    """What training has come to: everything that the next step depends on."""
-
-    step: int
-    states: trajectories.States | None
-    generator: torch.Generator
-    losses: list[tuple[float, float]] = field(default_factory=list)
 
 
 def erase(
@@ -113,36 +88,6 @@ def erase(
     if where and where.exists():
         where.unlink()
     return made.with_card(effect=effect)
-
-
-def self_check(
-    model: DiffusionModel, membrane: Membrane, held: anchoring.Anchors, recipe: Recipe, predict: Counted, count: int = 8
-) -> dict[str, float]:
-    """Measure how far the predictions for the target and for anchors move, always open.
-
-    The states are noise at timesteps spread over the schedule. Both figures are relative to the bare model's distance
-    between the target and what it should become: 0 is no change, 1 as far as the surrogate; near (1 + eta) is what
-    the objective asks of the target.
-    """
-    generator = torch.Generator().manual_seed(recipe.seed + 1)
-    pairs = target_prompts(membrane.card.concept)[:1]
-    target, instead = model.encode([pairs[0][0]] * count), model.encode([pairs[0][1]] * count)
-    near = held.features.select(held.draw(count, recipe.neighbours, generator))
-    t = trajectories.schedule(model, count + 1).timesteps[:count].to(model.device)
-    x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
-    with torch.no_grad():
-        bare = [predict(x, t, features) for features in (target, instead, near)]
-        stack = Stack(model.denoiser)
-        stack.add("membrane", membrane)
-        with stack:
-            stack.set_permeability(torch.ones(1, 1))
-            guarded = [predict(x, t, features) for features in (target, near)]
-    distance = max(float((bare[0] - bare[1]).norm()), 1e-9)
-    moved = float((guarded[0] - bare[0]).norm())
-    return {
-        "target_moved": round(moved / distance, 4),
-        "anchors_moved": round(float((guarded[1] - bare[2]).norm()) / distance, 4),
-    }
 
 
 @contextmanager

@@ -3,17 +3,16 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from semiperm.evaluation.pictures import BATCH, generate
-
-from .captions import memorised_prompts, prompt, with_article
-from .oracle import Oracle, Verdict
-from .world import MEMORISED, OBJECT_NAMES, OBJECTS, STYLE_NAMES
+from semiperm.models.load import TERRARIUM
+from semiperm.terrarium.captions import memorised_prompts, prompt, with_article
+from semiperm.terrarium.oracle import Oracle, Verdict
+from semiperm.terrarium.world import MEMORISED, OBJECT_NAMES, OBJECTS, STYLE_NAMES
 
 BARS = {
     "object named, plain style": 0.95,
@@ -44,7 +43,7 @@ class Figure:
 
 def original(name: str) -> np.ndarray:
     """Return a memorised picture as it was shown in training: (64, 64, 3) uint8."""
-    return np.asarray(Image.open(Path(__file__).parent / "weights" / "memorised" / f"{name}.png").convert("RGB"))
+    return np.asarray(Image.open(TERRARIUM / "memorised" / f"{name}.png").convert("RGB"))
 
 
 def _share(wanted: Sequence[str], right: Sequence[bool]) -> tuple[float, str]:
