@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from semiperm import Concept, erase, guard, load, load_model, save
+from semiperm import Concept, erase, guard, load, load_model
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, asks_for, measure, table
 from semiperm.terrarium.oracle import load_oracle
@@ -39,11 +39,7 @@ def main(
     results: dict[str, dict[str, float]] = {}
     for concept in chosen:
         path = out / f"{recipe}-{concept.name.replace(' ', '-').lower()}.safetensors"
-        if path.exists():
-            membrane = load(path)
-        else:
-            membrane = erase(bench.model, concept, recipe, out=path, resume=False)
-            save(membrane, path)
+        membrane = load(path) if path.exists() else erase(bench.model, concept, recipe, out=path)
         membranes.append(membrane)
         results[concept.name] = {
             **measure(bench, [membrane], concept, seeds),

@@ -63,7 +63,7 @@ def erase(
 ) -> None:
     """Make the membrane that erases a concept."""
     with _plainly():
-        from semiperm import Concept, load_model, save
+        from semiperm import Concept, load_model
         from semiperm import erase as make
         from semiperm.erasing.recipe import load_recipe
         from semiperm.evaluation.preview import previews
@@ -79,7 +79,6 @@ def erase(
             loaded, erased, settings, out=where, resume=resume,
             on_step=previews(loaded, erased, preview) if preview else None,
         )  # fmt: skip
-        save(membrane, where)
         effect = membrane.card.effect
         console.print(
             f"{where}: target moved {effect['target_moved']:.2f}, anchors {effect['anchors_moved']:.2f} "

@@ -13,7 +13,7 @@ import torch
 import typer
 from rich.console import Console
 
-from semiperm import Concept, Membrane, erase, guard, load_model, save
+from semiperm import Concept, Membrane, erase, guard, load_model
 from semiperm.erasing.recipe import Recipe, load_recipe
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, Question, by_name, by_other_words, look, neighbours, subject
@@ -161,12 +161,11 @@ def main(
     membranes: list[Membrane] = []
     head = ["the oracle finds it in", "bare", "calibrated", "always", "pictures"]
     for concept in CONCEPTS:
-        membrane = erase(bench.model, concept, recipe)
+        slug = concept.name.lower().replace(" ", "-")
+        membrane = erase(bench.model, concept, recipe, out=out / f"{slug}.safetensors")
         for part in ("gate", "instant", "training"):
             times.append([f"{concept.name}: {part}", f"{membrane.card.effect[f'seconds_{part}']:.1f} s"])
         membranes.append(membrane)
-        slug = concept.name.lower().replace(" ", "-")
-        save(membrane, out / f"{slug}.safetensors")
         page.say("h2", f"{concept.name} ({concept.kind})")
         start = time.perf_counter()
         page.table(head, show(page, bench, [membrane], concept, slug))

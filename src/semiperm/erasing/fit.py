@@ -21,6 +21,7 @@ from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.prompts import target_prompts
 from semiperm.erasing.recipe import Recipe, load_recipe
 from semiperm.erasing.run import Counted, Progressing
+from semiperm.membrane import files
 from semiperm.membrane.membrane import Card, Membrane
 from semiperm.membrane.stack import Stack
 from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
@@ -47,7 +48,7 @@ def erase(
     Args:
         concept: what to erase; a string is an object's name.
         recipe: a Recipe, the name of one ("default", "instant", "authors"), or a YAML file.
-        out: where the file will be; training keeps its checkpoint beside it. Without it there are no checkpoints.
+        out: where to write the membrane; training keeps its checkpoint beside it. Without it nothing is written.
         resume: go on from that checkpoint, exactly as if training had never stopped.
         quiet: draw no progress bar.
         on_step: called after each checkpoint with the number of steps done and the membrane as it is.
@@ -61,6 +62,9 @@ def erase(
     recipe = load_recipe(recipe)
     if recipe.device:
         model.pipeline.to(recipe.device)
+    where = checkpoint.beside(out) if out else None
+    if resume:
+        checkpoint.existing(where)
     began = time.perf_counter()
     fitted = gate.fit(concept, model, recipe.seed)
     gated = time.perf_counter()
@@ -75,7 +79,6 @@ def erase(
             start = instant(concept, model, held, recipe)
         start = Membrane(card.model_copy(update={"fingerprint": model.fingerprint()}), start.down, start.up)
         ready = time.perf_counter()
-        where = checkpoint.beside(out) if out else None
         made = _train(model, start, held, recipe, predict, where, resume, quiet, on_step) if recipe.steps else start
         trained = time.perf_counter()
         effect = self_check(model, made, held, recipe, predict)
@@ -85,9 +88,11 @@ def erase(
         "seconds_instant": round(ready - gated, 2),
         "seconds_training": round(trained - ready, 2),
     }
-    if where and where.exists():
-        where.unlink()
-    return made.with_card(effect=effect)
+    made = made.with_card(effect=effect)
+    if out and where:
+        files.save(made, out)
+        where.unlink(missing_ok=True)
+    return made
 
 
 @contextmanager
