@@ -47,7 +47,7 @@ class Recipe(BaseModel):
     eta: float = 1.0
     anchor_weight: Weight = 100.0
     rank: Count = 1
-    instant_eta: float = 1.0
+    instant_eta: float = 0.5
     instant_anchor_weight: Weight = 10.0
     # without a ridge the anchors' covariance need not be invertible
     instant_ridge: Annotated[float, Field(gt=0)] = 1e-3
