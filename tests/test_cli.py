@@ -42,7 +42,7 @@ def run(*words: Any) -> Any:
     return CliRunner().invoke(cli.app, [str(word) for word in words])
 
 
-def refused(result: Result) -> str:
+def refused(result: Any) -> str:
     """Return the one sentence that a command failed with."""
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
