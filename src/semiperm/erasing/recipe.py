@@ -51,9 +51,9 @@ class Recipe(BaseModel):
     instant_anchor_weight: Weight = 10.0
     # without a ridge the anchors' covariance need not be invertible
     instant_ridge: Annotated[float, Field(gt=0)] = 1e-3
-    steps: Annotated[int, Field(ge=0)] = 150
+    steps: Annotated[int, Field(ge=0)] = 100
     states: Count = 8
-    anchors: Count = 32
+    anchors: Count = 16
     neighbours: Annotated[float, Field(ge=0, le=1)] = 0.25
     learning_rate: Weight = 1e-3
     trajectories: Count = 8
