@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from semiperm.atomic import whole
+
 CELL = 128
 CAPTION = 18
 MARGIN = 10
@@ -60,8 +62,6 @@ def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width:
 
 def save(image: Image.Image, path: Path) -> Path:
     """Write a picture, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    image.save(partial, format="PNG", optimize=True)
-    partial.replace(path)
+    with whole(path) as draft:
+        image.save(draft, format="PNG", optimize=True)
     return path

@@ -18,6 +18,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from semiperm.atomic import whole
 from semiperm.concept import Concept
 from semiperm.membrane.membrane import Card, Membrane, listed
 
@@ -74,13 +75,8 @@ def save(membrane: Membrane, path: str | Path, *, dtype: torch.dtype | None = No
         _check_numbers(path, name, tensor)
     data = _sorted_header(safetensors.torch.save(tensors, _metadata(membrane, path.stem)))
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as draft:
         draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from semiperm.atomic import whole
+
 from .captions import caption
 from .recipe import TerrariumRecipe
 from .scenes import SIZE, Scene, draw, sample
@@ -54,7 +56,6 @@ def build(folder: Path, recipe: TerrariumRecipe) -> Dataset:
             scenes += some_scenes
             captions += some_captions
     pictures.flush()
-    partial = marker.with_suffix(".partial")
-    partial.write_text(json.dumps({"scenes": [asdict(scene) for scene in scenes], "captions": captions}))
-    partial.replace(marker)
+    with whole(marker) as draft:
+        draft.write_text(json.dumps({"scenes": [asdict(scene) for scene in scenes], "captions": captions}))
     return Dataset(folder)

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from semiperm.atomic import whole
+
 from .clip import tokenise
 from .dataset import Dataset
 from .recipe import TerrariumRecipe
@@ -69,9 +71,8 @@ def prepare(
     """Return scaled latents, the distinct captions' states (row 0: the empty prompt) and each picture's caption row."""
     store = folder / "latents.pt"
     if not store.exists():
-        partial = store.with_suffix(".partial")
-        torch.save(encode(vae, data), partial)
-        partial.replace(store)
+        with whole(store) as draft:
+            torch.save(encode(vae, data), draft)
     latents = torch.load(store, weights_only=True)
     latents = latents * vae.config.scaling_factor  # pyright: ignore[reportAttributeAccessIssue]
     distinct = {"": 0}

@@ -11,6 +11,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from semiperm.atomic import whole
+
 CHECKPOINT_SECONDS = 120.0
 REPORT_EVERY = 50
 
@@ -84,9 +86,8 @@ def fit(
         state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         if average is not None:
             state["average"] = average.state_dict()
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(checkpoint)
+        with whole(checkpoint) as draft:
+            torch.save(state, draft)
 
     model.train()
     began = saved = time.monotonic()
