@@ -138,7 +138,7 @@ def test_orthogonal_anchors_do_not_move_and_the_target_goes_where_it_should() ->
     axes = torch.eye(TEXT, dtype=torch.float64)
     e, s, p = axes[:1], axes[1:2], axes[2:]
     weight = numbers(0, OUT, TEXT)
-    up, down = solve(weight, e, s, p, eta=1.0, anchor_weight=10.0, ridge=1e-9, rank=1)
+    [(up, down)] = solve([weight], e, s, p, eta=1.0, anchor_weight=10.0, ridge=1e-9, rank=1)
     assert up.dtype == down.dtype == torch.float32 and up.shape == (OUT, 1) and down.shape == (1, TEXT)
     change = (up @ down).double()
     torch.testing.assert_close(e @ (weight + change).T, (2 * s - e) @ weight.T, rtol=1e-5, atol=1e-5)
@@ -150,12 +150,12 @@ def test_more_weight_on_the_anchors_moves_them_less() -> None:
     moved = []
     for anchor_weight in (0.1, 1.0, 10.0, 100.0):
         settings_ = {"eta": 1.0, "anchor_weight": anchor_weight, "ridge": 1e-3}
-        up, down = solve(numbers(3, OUT, TEXT), e, s, p, rank=OUT, **settings_)
+        [(up, down)] = solve([numbers(3, OUT, TEXT)], e, s, p, rank=OUT, **settings_)
         moved.append(float((p @ (up @ down).double().T).norm()))
     assert moved == sorted(moved, reverse=True)
 
 
 def test_a_surrogate_that_is_the_target_asks_for_no_change() -> None:
     e, p = numbers(0, 6, TEXT), numbers(2, 9, TEXT)
-    up, down = solve(numbers(3, OUT, TEXT), e, e, p, eta=1.0, anchor_weight=10.0, ridge=1e-3, rank=1)
+    [(up, down)] = solve([numbers(3, OUT, TEXT)], e, e, p, eta=1.0, anchor_weight=10.0, ridge=1e-3, rank=1)
     assert not (up @ down).any()

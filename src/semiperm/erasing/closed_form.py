@@ -6,6 +6,8 @@ features p alone is a ridge regression; its best part of rank R follows from a s
 metric of the features that it will meet (the Eckart-Young theorem for a weighted norm).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,7 @@ def low_rank(change_OC: Tensor, metric_CC: Tensor, rank: int) -> tuple[Tensor, T
 
 
 def solve(
-    weight_OC: Tensor,
+    weights_OC: Sequence[Tensor],
     target_NC: Tensor,
     surrogate_NC: Tensor,
     anchors_NC: Tensor,
@@ -51,9 +53,12 @@ def solve(
     anchor_weight: float,
     ridge: float,
     rank: int,
-) -> tuple[Tensor, Tensor]:
-    """Return (up (O, R), down (R, C)) of the instant membrane for one key or value projection, float32."""
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (up (O, R), down (R, C)) of the instant membrane for each key or value projection, float32.
+
+    D is W times a factor that the text features alone decide, so what is costly is done once for all layers.
+    """
     m = metric(target_NC, anchors_NC, anchor_weight, ridge)
-    change = best_change(weight_OC, target_NC, direction(target_NC, surrogate_NC, eta), m)
-    up, down = low_rank(change, m, rank)
-    return up.float(), down.float()
+    movement_CC = best_change(torch.eye(len(m)), target_NC, direction(target_NC, surrogate_NC, eta), m)
+    pairs = [low_rank(weight_OC.double() @ movement_CC, m, rank) for weight_OC in weights_OC]
+    return [(up.float(), down.float()) for up, down in pairs]

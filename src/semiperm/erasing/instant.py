@@ -1,5 +1,7 @@
 """The instant membrane: the closed form, applied to every key and value projection of a model's cross-attention."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -48,17 +50,17 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
     generator = torch.Generator().manual_seed(recipe.seed)
     membrane = Membrane.zero(layers, Card(concept=concept), recipe.rank, generator)
     down, up = dict(membrane.down), dict(membrane.up)
-    for path, layer in layers.items():
-        if reads_text(path):
-            assert isinstance(layer, nn.Linear)
-            up[path], down[path] = solve(
-                layer.weight.detach().float().cpu(),
-                target_NC.float().cpu(),
-                surrogate_NC.float().cpu(),
-                anchors_NC.float().cpu(),
-                eta=recipe.instant_eta,
-                anchor_weight=recipe.instant_anchor_weight,
-                ridge=recipe.instant_ridge,
-                rank=recipe.rank,
-            )
+    text_side = {path: layer for path, layer in layers.items() if reads_text(path)}
+    pairs = solve(
+        [cast(nn.Linear, layer).weight.detach().float().cpu() for layer in text_side.values()],
+        target_NC.float().cpu(),
+        surrogate_NC.float().cpu(),
+        anchors_NC.float().cpu(),
+        eta=recipe.instant_eta,
+        anchor_weight=recipe.instant_anchor_weight,
+        ridge=recipe.instant_ridge,
+        rank=recipe.rank,
+    )
+    for path, pair in zip(text_side, pairs, strict=True):
+        up[path], down[path] = pair
     return Membrane(membrane.card, down, up)
