@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from semiperm.concept import Concept
-from semiperm.erasing.prompts import CARRIERS, everyday, said
+from semiperm.erasing.prompts import CARRIERS, said
+from semiperm.everyday import everyday
 from semiperm.models.base import TextFeatures
 
 # N anchors, C channels

@@ -7,15 +7,17 @@ repository Con6924/SPM.
 """
 
 import math
+from itertools import islice
 
 import torch
 from torch import Tensor
 
+from semiperm.concept import Concept
 from semiperm.erasing import trajectories
 from semiperm.erasing.anchors import Anchors
 from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.recipe import Recipe
-from semiperm.erasing.run import Counted, Progressing
+from semiperm.erasing.run import Run
 from semiperm.membrane.stack import Stack
 from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
 
@@ -58,49 +60,42 @@ def gaussian_features(
     return TextFeatures(vectors, condition=target.select([0] * count).condition)
 
 
+def texts(model: DiffusionModel, concept: Concept) -> tuple[TextFeatures, TextFeatures, TextFeatures]:
+    """Return the features of target, surrogate and empty prompt, of which the published code uses one each."""
+    target, surrogate, empty = (model.encode([text]) for text in (concept.targets[0], concept.surrogate, ""))
+    return target, surrogate, empty
+
+
 def step(
-    model: DiffusionModel, stack: Stack, predict: Counted, recipe: Recipe, now: Progressing, held: Anchors
+    model: DiffusionModel,
+    stack: Stack,
+    recipe: Recipe,
+    run: Run,
+    encoded: tuple[TextFeatures, TextFeatures, TextFeatures],
+    held: Anchors,
 ) -> tuple[float, float]:
     """Do one training step of the published code, leave its gradients, return (erasing loss, anchoring loss)."""
-    concept = stack.membrane("membrane").card.concept
-    target, instead, empty = (model.encode([text]) for text in (concept.targets[0], concept.surrogate, ""))
-    depth = int(torch.randint(1, recipe.trajectory_steps, (1,), generator=now.generator))
+    target, instead, empty = encoded
+    depth = int(torch.randint(1, recipe.trajectory_steps, (1,), generator=run.generator))
     stack.set_permeability(torch.ones(1, 1))
-    x = _state(model, predict, target, recipe, depth, now.generator)
+    # the published code's own schedule, whatever the model's: states at t = 957 - 33 k
+    schedule = trajectories.schedule(model, recipe.trajectory_steps, steps_offset=0, timestep_spacing="leading")
+    path = trajectories.denoise(model, run.predict, schedule, target, guidance=recipe.guidance, generator=run.generator)
+    _, x = next(islice(path, depth, None))
     t = torch.tensor([asked_timestep(depth, recipe.trajectory_steps)], device=model.device)
     count = recipe.anchors
     if recipe.anchor_kind == "gaussian":
-        anchors = gaussian_features(target, empty, count, now.generator)
+        anchors = gaussian_features(target, empty, count, run.generator)
     else:
-        anchors = held.features.select(held.draw(count, recipe.neighbours, now.generator))
+        anchors = held.features.select(held.draw(count, recipe.neighbours, run.generator))
     asked = concatenate([TextFeatures(target.hidden_BTC, condition=target.condition), anchors])
     stack.close()
     with torch.no_grad():
         both = concatenate([asked, TextFeatures(instead.hidden_BTC, condition=instead.condition)])
-        bare = predict(x.expand(count + 2, -1, -1, -1), t.expand(count + 2), both)
+        bare = run.predict(x.expand(count + 2, -1, -1, -1), t.expand(count + 2), both)
     stack.set_permeability(torch.ones(1, 1))
-    guarded = predict(x.expand(count + 1, -1, -1, -1), t.expand(count + 1), asked)
+    guarded = run.predict(x.expand(count + 1, -1, -1, -1), t.expand(count + 1), asked)
     erasing = erasing_loss(guarded[:1], bare[:1], bare[-1:], recipe.eta)
     anchored = anchoring_loss(guarded[1:], bare[1:-1])
     total_loss(erasing, anchored, recipe.anchor_weight).backward()
     return float(erasing.detach()), float(anchored.detach())
-
-
-@torch.no_grad()
-def _state(
-    model: DiffusionModel,
-    predict: Counted,
-    target: TextFeatures,
-    recipe: Recipe,
-    depth: int,
-    generator: torch.Generator,
-) -> Tensor:
-    # the published code's own schedule, whatever the model's: states at t = 957 - 33 k
-    scheduler = trajectories.schedule(model, recipe.trajectory_steps, steps_offset=0, timestep_spacing="leading")
-    x = torch.randn((1, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
-    x = x * scheduler.init_noise_sigma
-    features = concatenate([model.unconditional(1), target])
-    for t in scheduler.timesteps[:depth]:
-        empty, asked = predict(torch.cat([x, x]), t.expand(2), features).chunk(2)
-        x = scheduler.step(empty + recipe.guidance * (asked - empty), int(t), x, return_dict=False)[0]
-    return x

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
-from semiperm.erasing.run import Counted, Progressing
+from semiperm.atomic import whole
+from semiperm.erasing.run import Run
 from semiperm.erasing.trajectories import States
 from semiperm.membrane.membrane import Card
 
@@ -33,46 +34,32 @@ def existing(where: Path | None) -> Path:
     return where
 
 
-def save(
-    path: Path,
-    card: Card,
-    weights: list[Tensor],
-    optimizer: torch.optim.Optimizer,
-    now: Progressing,
-    predict: Counted,
-) -> None:
+def save(path: Path, card: Card, run: Run) -> None:
     """Write a checkpoint, whole or not at all."""
-    tensors = {f"weight.{number}": weight.detach() for number, weight in enumerate(weights)}
-    for number, weight in enumerate(weights):
+    tensors = {f"weight.{number}": weight.detach() for number, weight in enumerate(run.weights)}
+    for number, weight in enumerate(run.weights):
         for name in MOMENTS:
-            if name in optimizer.state.get(weight, {}):
-                tensors[f"{name}.{number}"] = optimizer.state[weight][name]
-    tensors["generator"] = now.generator.get_state()
-    if now.states is not None:
-        tensors["states.x"], tensors["states.t"] = now.states.x_SCHW, now.states.t_S
-        tensors["states.prompt"] = now.states.prompt_S
+            if name in run.optimizer.state.get(weight, {}):
+                tensors[f"{name}.{number}"] = run.optimizer.state[weight][name]
+    tensors["generator"] = run.generator.get_state()
+    if run.states is not None:
+        tensors["states.x"], tensors["states.t"] = run.states.x_SCHW, run.states.t_S
+        tensors["states.prompt"] = run.states.prompt_S
     facts = {
-        "step": now.step,
-        "evaluations": predict.evaluations,
-        "losses": now.losses,
-        "recipe": card.recipe,
-        "concept": card.concept.model_dump(mode="json"),
-        "fingerprint": card.fingerprint,
+        "step": run.step,
+        "evaluations": run.predict.evaluations,
+        "losses": run.losses,
+        **_belongs(card),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, partial, {"run": json.dumps(facts)})
-    partial.replace(path)
+    with whole(path) as draft:
+        save_file({name: v.cpu().contiguous() for name, v in tensors.items()}, draft, {"run": json.dumps(facts)})
 
 
-def load(
-    path: Path,
-    card: Card,
-    weights: list[Tensor],
-    optimizer: torch.optim.Optimizer,
-    now: Progressing,
-    predict: Counted,
-) -> None:
+def _belongs(card: Card) -> dict[str, Any]:
+    return {"recipe": card.recipe, "concept": card.concept.model_dump(mode="json"), "fingerprint": card.fingerprint}
+
+
+def load(path: Path, card: Card, run: Run) -> None:
     """Restore weights, optimiser, draws and states in place.
 
     Raises:
@@ -86,21 +73,20 @@ def load(
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if not isinstance(facts, dict):
         raise CheckpointError(f"{path} is no checkpoint of semiperm")
-    wanted = {"recipe": card.recipe, "concept": card.concept.model_dump(mode="json"), "fingerprint": card.fingerprint}
-    for name, value in wanted.items():
+    for name, value in _belongs(card).items():
         if facts.get(name) != value:
             raise CheckpointError(f"{path} belongs to another {name}: it has {facts.get(name)}, this run {value}")
     with torch.no_grad():
-        for number, weight in enumerate(weights):
+        for number, weight in enumerate(run.weights):
             weight.copy_(tensors[f"weight.{number}"])
             moments = {name: tensors[f"{name}.{number}"] for name in MOMENTS if f"{name}.{number}" in tensors}
             if moments:
-                optimizer.state[weight] = {
+                run.optimizer.state[weight] = {
                     name: value if name == "step" else value.to(weight) for name, value in moments.items()
                 }
-    now.generator.set_state(tensors["generator"])
-    now.step, now.losses = facts["step"], [(a, b) for a, b in facts["losses"]]
-    predict.evaluations = facts["evaluations"]
+    run.generator.set_state(tensors["generator"])
+    run.step, run.losses = facts["step"], [(a, b) for a, b in facts["losses"]]
+    run.predict.evaluations = facts["evaluations"]
     if "states.x" in tensors:
-        device = weights[0].device
-        now.states = States(tensors["states.x"].to(device), tensors["states.t"], tensors["states.prompt"])
+        device = run.weights[0].device
+        run.states = States(tensors["states.x"].to(device), tensors["states.t"], tensors["states.prompt"])

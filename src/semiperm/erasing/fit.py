@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from semiperm.erasing.instant import instant
 from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.prompts import target_prompts
 from semiperm.erasing.recipe import Recipe, load_recipe
-from semiperm.erasing.run import Counted, Progressing
+from semiperm.erasing.run import Counted, Run
 from semiperm.membrane import files
 from semiperm.membrane.membrane import Card, Membrane
 from semiperm.membrane.stack import Stack
@@ -142,23 +143,27 @@ def _train(
     quiet: bool,
     on_step: Callable[[int, Membrane], None] | None,
 ) -> Membrane:
-    pairs = target_prompts(start.card.concept)
-    target = model.encode([prompt for prompt, _ in pairs])
-    instead = model.encode([prompt for _, prompt in pairs])
     stack = Stack(model.denoiser)
     stack.add("membrane", start)
     with stack, interruptible() as interrupted:
         weights = stack.trainable("membrane")
         optimizer = torch.optim.AdamW(weights, recipe.learning_rate, weight_decay=0.01)
-        now = Progressing(0, None, torch.Generator().manual_seed(recipe.seed))
+        run = Run(weights, optimizer, predict, torch.Generator().manual_seed(recipe.seed))
         if resume:
-            checkpoint.load(checkpoint.existing(where), start.card, weights, optimizer, now, predict)
+            checkpoint.load(checkpoint.existing(where), start.card, run)
+        if recipe.loop == "authors":
+            step = partial(authors.step, model, stack, recipe, run, authors.texts(model, start.card.concept), held)
+        else:
+            pairs = target_prompts(start.card.concept)
+            target = model.encode([prompt for prompt, _ in pairs])
+            instead = model.encode([prompt for _, prompt in pairs])
+            step = partial(_step, model, stack, recipe, run, target, instead, held)
 
         def save() -> None:
             if where is not None:
-                checkpoint.save(where, start.card, weights, optimizer, now, predict)
+                checkpoint.save(where, start.card, run)
             if on_step is not None:
-                on_step(now.step, stack.membrane("membrane"))
+                on_step(run.step, stack.membrane("membrane"))
 
         with Progress(
             TextColumn("{task.description}"),
@@ -168,21 +173,18 @@ def _train(
             TimeRemainingColumn(),
             disable=quiet,
         ) as bar:
-            task = bar.add_task(f"erasing {start.card.concept.name}", total=recipe.steps, completed=now.step, told="")
-            while now.step < recipe.steps:
+            task = bar.add_task(f"erasing {start.card.concept.name}", total=recipe.steps, completed=run.step, told="")
+            while run.step < recipe.steps:
                 for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * factor(recipe, now.step)
+                    group["lr"] = recipe.learning_rate * factor(recipe, run.step)
                 optimizer.zero_grad(set_to_none=True)
-                if recipe.loop == "authors":
-                    losses = authors.step(model, stack, predict, recipe, now, held)
-                else:
-                    losses = _step(model, stack, predict, recipe, now, target, instead, held)
+                losses = step()
                 optimizer.step()
-                now.step += 1
-                now.losses.append(losses)
+                run.step += 1
+                run.losses.append(losses)
                 told = f"erasing {losses[0]:.4f} anchors {losses[1]:.6f} evaluations {predict.evaluations}"
                 bar.update(task, advance=1, told=told)
-                if interrupted() or (now.step % recipe.checkpoint_every == 0 and now.step < recipe.steps):
+                if interrupted() or (run.step % recipe.checkpoint_every == 0 and run.step < recipe.steps):
                     save()
                 if interrupted():
                     raise KeyboardInterrupt
@@ -197,23 +199,22 @@ def factor(recipe: Recipe, step: int) -> float:
 def _step(
     model: DiffusionModel,
     stack: Stack,
-    predict: Counted,
     recipe: Recipe,
-    now: Progressing,
+    run: Run,
     target: TextFeatures,
     instead: TextFeatures,
     held: anchoring.Anchors,
 ) -> tuple[float, float]:
-    draw = now.generator
-    if now.states is None or now.step % recipe.refresh == 0:
+    draw, predict = run.generator, run.predict
+    if run.states is None or run.step % recipe.refresh == 0:
         prompts = torch.randint(len(target), (recipe.trajectories,), generator=draw)
         stack.set_permeability(torch.ones(1, 1))
-        now.states = trajectories.run(
+        run.states = trajectories.run(
             model, predict, target, prompts,
             steps=recipe.trajectory_steps, guidance=recipe.guidance, generator=draw,
         )  # fmt: skip
-    picks = torch.randint(len(now.states), (recipe.states,), generator=draw)
-    x_SCHW, t_S, prompt_S = now.states.x_SCHW[picks], now.states.t_S[picks], now.states.prompt_S[picks]
+    picks = torch.randint(len(run.states), (recipe.states,), generator=draw)
+    x_SCHW, t_S, prompt_S = run.states.x_SCHW[picks], run.states.t_S[picks], run.states.prompt_S[picks]
     if recipe.anchor_kind == "gaussian":
         anchors = authors.gaussian_features(target, held.features.select([0]), recipe.anchors, draw)
     else:

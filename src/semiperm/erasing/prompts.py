@@ -1,8 +1,5 @@
 """Sentences about concepts: what is put before the model when a concept is erased, anchored or recognised."""
 
-from functools import lru_cache
-from pathlib import Path
-
 from semiperm.concept import Concept, Kind
 
 CARRIERS = ("cat", "car", "house", "tree", "apple", "person", "fish", "boat")
@@ -42,12 +39,6 @@ _WORK = (
     "{}, masterpiece",
 )
 TEMPLATES: dict[Kind, tuple[str, ...]] = {"object": _THING, "explicit": _THING, "style": _STYLE, "memorised": _WORK}
-
-
-@lru_cache(maxsize=1)
-def everyday() -> tuple[str, ...]:
-    """Return the built-in list of everyday concepts."""
-    return tuple((Path(__file__).parent / "everyday.txt").read_text(encoding="utf-8").split("\n"))[:-1]
 
 
 def said(phrase: str, template: str, carrier: str = CARRIERS[0]) -> str:

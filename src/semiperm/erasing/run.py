@@ -25,10 +25,13 @@ class Counted:
 
 
 @dataclass
-class Progressing:
+class Run:
     """What training has come to: everything that the next step depends on."""
 
-    step: int
-    states: States | None
+    weights: list[Tensor]
+    optimizer: torch.optim.Optimizer
+    predict: Counted
     generator: torch.Generator
+    step: int = 0
+    states: States | None = None
     losses: list[tuple[float, float]] = field(default_factory=list)

@@ -1,7 +1,8 @@
 """The noisy states to train on: whole denoising trajectories of the target, not one state of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,6 +38,27 @@ def schedule(model: DiffusionModel, steps: int, **changes: Any) -> DDIMScheduler
 
 
 @torch.no_grad()
+def denoise(
+    model: DiffusionModel,
+    predict: Predict,
+    scheduler: DDIMScheduler,
+    prompts: TextFeatures,
+    *,
+    guidance: float,
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (timestep, latents (B, C, H, W)) from pure noise on; the timestep is the one to ask the denoiser about."""
+    count = len(prompts)
+    x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
+    x = x * scheduler.init_noise_sigma
+    features = concatenate([model.unconditional(count), prompts])
+    yield scheduler.timesteps[0], x
+    for t, after in pairwise(scheduler.timesteps):
+        empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
+        x = scheduler.step(empty + guidance * (asked - empty), int(t), x, return_dict=False)[0]
+        yield after, x
+
+
 def run(
     model: DiffusionModel,
     predict: Predict,
@@ -47,23 +69,10 @@ def run(
     guidance: float,
     generator: torch.Generator,
 ) -> States:
-    """Denoise one trajectory for each row of `target` named in `prompts` and return all its states but pure noise.
-
-    Every state comes with the timestep at which the denoiser is asked about it next.
-    """
+    """Denoise one trajectory for each row of `target` named in `prompts` and return all its states but pure noise."""
     scheduler = schedule(model, steps)
-    count = len(prompts)
-    x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
-    x = x * scheduler.init_noise_sigma
-    features = concatenate([model.unconditional(count), target.select(prompts)])
-    found: list[Tensor] = []
-    times: list[Tensor] = []
-    for number, t in enumerate(scheduler.timesteps):
-        if number:
-            found.append(x)
-            times.append(t.expand(count))
-        if number + 1 == len(scheduler.timesteps):
-            break
-        empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
-        x = scheduler.step(empty + guidance * (asked - empty), int(t), x, return_dict=False)[0]
-    return States(torch.cat(found), torch.cat(times), prompts.repeat(len(found)))
+    path = denoise(model, predict, scheduler, target.select(prompts), guidance=guidance, generator=generator)
+    _, *states = path
+    x_SCHW = torch.cat([x for _, x in states])
+    t_S = torch.cat([t.expand(len(prompts)) for t, _ in states])
+    return States(x_SCHW, t_S, prompts.repeat(len(states)))
