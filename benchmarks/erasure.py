@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from semiperm import Concept, erase, guard, load, load_model
+from semiperm import Concept, erase, load, load_model
+from semiperm.atomic import whole
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, asks_for, measure, table
 from semiperm.terrarium.oracle import load_oracle
@@ -38,35 +39,29 @@ def main(
     membranes = []
     results: dict[str, dict[str, float]] = {}
     for concept in chosen:
-        path = out / f"{recipe}-{concept.name.replace(' ', '-').lower()}.safetensors"
+        path = out / f"{recipe}-{concept.slug}.safetensors"
         membrane = load(path) if path.exists() else erase(bench.model, concept, recipe, out=path)
         membranes.append(membrane)
         results[concept.name] = {
             **measure(bench, [membrane], concept, seeds),
             "seconds in training": membrane.card.effect["seconds_training"],
         }
-        _grid(bench, membrane, concept, out / f"{path.stem}.png")
-        text = table(results)
-        (out / f"{recipe}.md").write_text(text + "\n", encoding="utf-8")
-        console.print(text, soft_wrap=True, highlight=False)
+        rows, _ = bench.compared([membrane], asks_for(concept, 8))
+        grid.save(grid.draw(rows, concept.name), out / f"{path.stem}.png")
+        _write(table(results), out / f"{recipe}.md", console)
     if together and len(membranes) >= 3:
         trio = membranes[:3]
         results = {
             f"{membrane.card.concept.name} (three on)": measure(bench, trio, membrane.card.concept, seeds)
             for membrane in trio
         }
-        text = table(results)
-        (out / f"{recipe}-together.md").write_text(text + "\n", encoding="utf-8")
-        console.print(text, soft_wrap=True, highlight=False)
+        _write(table(results), out / f"{recipe}-together.md", console)
 
 
-def _grid(bench: Bench, membrane, concept: Concept, path: Path) -> None:  # noqa: ANN001
-    asked = asks_for(concept, 8)
-    rows = [grid.Row("bare", bench.bare(asked)[0], [question.prompt for question in asked])]
-    for transport in ("calibrated", "always"):
-        with guard(bench.model, [membrane], transport=transport) as guarded:
-            rows.append(grid.Row(transport, bench.judged(guarded, asked)[0]))
-    grid.save(grid.draw(rows, concept.name), path)
+def _write(text: str, path: Path, console: Console) -> None:
+    with whole(path) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

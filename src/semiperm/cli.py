@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from semiperm.atomic import whole
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -70,10 +72,10 @@ def erase(
 
         changes = {"steps": 0 if instant else steps, "seed": seed}
         settings = load_recipe(recipe, **{name: value for name, value in changes.items() if value is not None})
-        where = out or Path(f"{concept.replace(' ', '-').lower()}.safetensors")
+        erased = Concept(name=concept, targets=tuple(target or ()), surrogate=surrogate, kind=kind)
+        where = out or Path(f"{erased.slug}.safetensors")
         if where.suffix != ".safetensors":
             raise ValueError(f"{where}: a membrane's file name must end in .safetensors")
-        erased = Concept(name=concept, targets=tuple(target or ()), surrogate=surrogate, kind=kind)
         loaded = load_model(model)
         membrane = make(
             loaded, erased, settings, out=where, resume=resume,
@@ -179,10 +181,10 @@ def train_terrarium(
 ) -> None:
     """Make the terrarium from nothing; what the cache holds is gone on with."""
     with _plainly():
-        from semiperm.models.load import TERRARIUM
+        from semiperm.terrarium import WEIGHTS
         from semiperm.terrarium.train import PARTS, train
 
-        train(out or TERRARIUM, cache, part or PARTS, threads=threads)
+        train(out or WEIGHTS, cache, part or PARTS, threads=threads)
 
 
 @terrarium.command("evaluate")
@@ -200,7 +202,8 @@ def evaluate_terrarium(
         text = table(measure(load_model(model).pipeline, load_oracle(), seeds))
         console.print(text, highlight=False, soft_wrap=True)
         if out:
-            out.write_text(text + "\n", encoding="utf-8")
+            with whole(out) as draft:
+                draft.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ class Concept(BaseModel):
     surrogate: str = ""
     kind: Kind = "object"
 
+    @property
+    def slug(self) -> str:
+        """The name as a file's name without suffix."""
+        return self.name.lower().replace(" ", "-")
+
     @field_validator("name")
     @classmethod
     def _has_a_name(cls, name: str) -> str:

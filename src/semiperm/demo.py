@@ -13,7 +13,8 @@ import torch
 import typer
 from rich.console import Console
 
-from semiperm import Concept, Membrane, erase, guard, load_model
+from semiperm import Concept, Membrane, erase, load_model
+from semiperm.atomic import whole
 from semiperm.erasing.recipe import Recipe, load_recipe
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, Question, by_name, by_other_words, look, neighbours, subject
@@ -34,7 +35,7 @@ img { max-width: 100%; display: block; margin: .5rem 0 1.5rem }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem }
 td, th { border-bottom: 1px solid #ddd; padding: .2rem .8rem }
 th { text-align: left; font-weight: 600 } td.n { text-align: right; font-variant-numeric: tabular-nums }
-h2 { margin-top: 2.5rem } p.small { color: #666; font-size: 14px }
+h2 { margin-top: 2.5rem }
 """
 
 
@@ -66,12 +67,12 @@ class Page:
 
     def write(self) -> Path:
         path = self.folder / "index.html"
-        partial = path.with_suffix(".partial")
-        partial.write_text(
-            f"<!doctype html><meta charset=utf-8><title>semiperm</title><style>{STYLE}</style>{''.join(self.parts)}",
-            encoding="utf-8",
-        )
-        partial.replace(path)
+        with whole(path) as draft:
+            draft.write_text(
+                "<!doctype html><meta charset=utf-8><title>semiperm</title>"
+                f"<style>{STYLE}</style>{''.join(self.parts)}",
+                encoding="utf-8",
+            )
         return path
 
 
@@ -117,26 +118,13 @@ def questions(concept: Concept, bench: Bench) -> dict[str, list[Question]]:
     return asked
 
 
-def show(page: Page, bench: Bench, membranes: Sequence[Membrane], concept: Concept, slug: str) -> list[list[str]]:
-    """Draw a concept's grids and return the rows of its table: share seen by the oracle, bare, calibrated, always."""
-    rows = []
-    for number, (title, asked) in enumerate(questions(concept, bench).items()):
-        bare_pictures, _ = bench.bare(asked)
-        drawn = [grid.Row("bare model", bare_pictures, [q.prompt for q in asked])]
-        shares = [f"{bench.share(None, asked):.0%}"]
-        for transport in ("calibrated", "always"):
-            with guard(bench.model, membranes, transport=transport) as guarded:
-                pictures, verdicts = bench.judged(guarded, asked)
-                gammas = guarded.permeability([q.prompt for q in asked]).rows()
-            opened = [" ".join(f"{n} {g:.0f}" for n, g in row.items()) for row in gammas]
-            same = (pictures == bare_pictures).all((1, 2, 3))
-            notes = [text + (" = bare" if equal else "") for text, equal in zip(opened, same, strict=True)]
-            drawn.append(grid.Row(f"membrane, {transport}: permeability below", pictures, notes))
-            seen = [q.sees(verdict) for q, verdict in zip(asked, verdicts, strict=True)]
-            shares.append(f"{sum(seen) / len(seen):.0%}")
-        page.picture(drawn, f"{slug}-{number}", f"{concept.name}: {title}")
-        rows.append([title, *shares, str(len(asked))])
-    return rows
+def show(
+    page: Page, bench: Bench, membranes: Sequence[Membrane], asked: Sequence[Question], name: str, title: str
+) -> list[str]:
+    """Draw a grid and return its cells of the table: shares seen by the oracle bare, calibrated, always; pictures."""
+    rows, shares = bench.compared(membranes, asked)
+    page.picture(rows, name, title)
+    return [*(f"{share:.0%}" for share in shares), str(len(asked))]
 
 
 def main(
@@ -146,7 +134,6 @@ def main(
     """Make the page."""
     console = Console()
     began = time.perf_counter()
-    torch.manual_seed(0)
     out.mkdir(parents=True, exist_ok=True)
     bench = Bench(load_model(), load_oracle())
     recipe = load_recipe(None if steps is None else Recipe(steps=steps))
@@ -161,14 +148,17 @@ def main(
     membranes: list[Membrane] = []
     head = ["the oracle finds it in", "bare", "calibrated", "always", "pictures"]
     for concept in CONCEPTS:
-        slug = concept.name.lower().replace(" ", "-")
-        membrane = erase(bench.model, concept, recipe, out=out / f"{slug}.safetensors")
+        membrane = erase(bench.model, concept, recipe, out=out / f"{concept.slug}.safetensors")
         for part in ("gate", "instant", "training"):
             times.append([f"{concept.name}: {part}", f"{membrane.card.effect[f'seconds_{part}']:.1f} s"])
         membranes.append(membrane)
         page.say("h2", f"{concept.name} ({concept.kind})")
         start = time.perf_counter()
-        page.table(head, show(page, bench, [membrane], concept, slug))
+        rows = [
+            [title, *show(page, bench, [membrane], asked, f"{concept.slug}-{number}", f"{concept.name}: {title}")]
+            for number, (title, asked) in enumerate(questions(concept, bench).items())
+        ]
+        page.table(head, rows)
         times.append([f"{concept.name}: pictures", f"{time.perf_counter() - start:.1f} s"])
         effect = membrane.card.effect
         page.say("p", f"Denoiser evaluations in training: {effect['denoiser_evaluations']:.0f}.")
@@ -179,15 +169,8 @@ def main(
     for concept in CONCEPTS:
         texts, sees = by_name(concept)
         asked = [Question(texts[n % len(texts)], n, sees) for n in range(COLUMNS)]
-        shares = [f"{bench.share(None, asked):.0%}"]
-        drawn = [grid.Row("bare model", bench.bare(asked)[0], [q.prompt for q in asked])]
-        for transport in ("calibrated", "always"):
-            with guard(bench.model, membranes, transport=transport) as guarded:
-                pictures, verdicts = bench.judged(guarded, asked)
-            drawn.append(grid.Row(f"three membranes, {transport}", pictures))
-            shares.append(f"{sum(q.sees(v) for q, v in zip(asked, verdicts, strict=True)) / len(asked):.0%}")
-        page.picture(drawn, f"together-{concept.kind}", f"{concept.name}, three membranes on")
-        rows.append([concept.name, *shares, str(len(asked))])
+        name, title = f"together-{concept.kind}", f"{concept.name}, three membranes on"
+        rows.append([concept.name, *show(page, bench, membranes, asked, name, title)])
     page.table(head, rows)
     times.append(["all three: pictures", f"{time.perf_counter() - start:.1f} s"])
     page.say("h2", "Time")

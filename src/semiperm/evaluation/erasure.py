@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from semiperm.concept import Concept
+from semiperm.evaluation import grid
 from semiperm.evaluation.pictures import generate
 from semiperm.guard import guard
 from semiperm.membrane.membrane import Membrane
@@ -40,6 +41,11 @@ def look(name: str) -> Sees:
     return lambda verdict: verdict.style == name
 
 
+def answered(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> float:
+    """Return the share of the questions that the oracle answers with yes."""
+    return float(np.mean([q.sees(verdict) for q, verdict in zip(questions, verdicts, strict=True)]))
+
+
 @dataclass
 class Bench:
     """A model and its judge, which remembers what it has seen of the bare model."""
@@ -67,11 +73,34 @@ class Bench:
     def share(self, pipeline: Any | None, questions: Sequence[Question]) -> float:
         """Return the share of the questions that the oracle answers with yes; of the bare model for None."""
         _, verdicts = self.bare(questions) if pipeline is None else self.judged(pipeline, questions)
-        return float(np.mean([q.sees(verdict) for q, verdict in zip(questions, verdicts, strict=True)]))
+        return answered(questions, verdicts)
 
     def kept(self, pipeline: Any, questions: Sequence[Question]) -> float:
         """Return the share of what the bare model reaches that another pipeline reaches."""
         return self.share(pipeline, questions) / max(self.share(None, questions), 1e-9)
+
+    def compared(
+        self, membranes: Sequence[Membrane], questions: Sequence[Question]
+    ) -> tuple[list[grid.Row], list[float]]:
+        """Return rows and shares of the bare model, of membranes opened as calibrated, and of membranes always open.
+
+        Below a guarded picture is how far the membranes opened, and whether it is the bare model's bit for bit.
+        """
+        prompts = [q.prompt for q in questions]
+        bare, _ = self.bare(questions)
+        rows, shares = [grid.Row("bare model", bare, prompts)], [self.share(None, questions)]
+        for transport in ("calibrated", "always"):
+            with guard(self.model, membranes, transport=transport) as guarded:
+                pictures, verdicts = self.judged(guarded, questions)
+                opened = guarded.permeability(prompts).rows()
+            same = (pictures == bare).all((1, 2, 3))
+            notes = [
+                " ".join(f"{name} {gamma:.0f}" for name, gamma in row.items()) + (" = bare" if equal else "")
+                for row, equal in zip(opened, same, strict=True)
+            ]
+            rows.append(grid.Row(f"guarded, {transport}: permeability below", pictures, notes))
+            shares.append(answered(questions, verdicts))
+        return rows, shares
 
 
 def asks_for(concept: Concept, seeds: int) -> list[Question]:
@@ -190,11 +219,9 @@ def measure(bench: Bench, membranes: Sequence[Membrane], concept: Concept, seeds
             figures["kept beside, calibrated"] = bench.kept(guarded, pairs)
         column = [m.card.concept.name for m in membranes].index(concept.name)
         ordinary = ordinary_prompts(concept)
-        gamma_B = guarded.permeability(ordinary).gamma_BK[:, column]
-        figures["opened wrongly"] = float((gamma_B != 0).sum())
-        closed = [
-            text for text, row in zip(ordinary, guarded.permeability(ordinary).gamma_BK, strict=True) if not row.any()
-        ]
+        gamma_BK = guarded.permeability(ordinary).gamma_BK
+        figures["opened wrongly"] = float((gamma_BK[:, column] != 0).sum())
+        closed = [text for text, row in zip(ordinary, gamma_BK, strict=True) if not row.any()]
         some = [Question(text, number, look("plain")) for number, text in enumerate(closed[:16])]
         guarded_pictures = bench.judged(guarded, some)[0]
     figures["changed pictures"] = float((guarded_pictures != bench.bare(some)[0]).any((1, 2, 3)).sum())

@@ -10,8 +10,8 @@ import torch
 
 from semiperm.models.base import DiffusionModel
 from semiperm.models.stable_diffusion import StableDiffusion
+from semiperm.terrarium import WEIGHTS as TERRARIUM
 
-TERRARIUM = Path(__file__).parent.parent / "terrarium" / "weights"
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from . import WEIGHTS
 from .dataset import Dataset
 from .recipe import TerrariumRecipe
 from .training import choose, fit, pixels
@@ -115,7 +116,7 @@ def save_oracle(net: OracleNet, folder: Path) -> None:
 @lru_cache(maxsize=2)
 def load_oracle(folder: Path | None = None) -> Oracle:
     """Load the shipped oracle, or the one in `folder`."""
-    folder = folder or Path(__file__).parent / "weights" / "oracle"
+    folder = folder or WEIGHTS / "oracle"
     net = OracleNet(**json.loads((folder / "config.json").read_text()))
     state = load_file(folder / "oracle.safetensors")
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})

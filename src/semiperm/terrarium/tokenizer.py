@@ -7,14 +7,15 @@ from pydoc_data.topics import topics
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from semiperm.everyday import everyday
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def english() -> list[str]:
     """Return common English: everyday concepts and the Python language's own documentation."""
-    everyday = (Path(__file__).parents[1] / "erasing" / "everyday.txt").read_text().split("\n")
-    return [*everyday * 40, *(text for _, text in sorted(topics.items()))]
+    return [*everyday() * 40, *(text for _, text in sorted(topics.items()))]
 
 
 def train_tokenizer(captions: list[str], vocabulary: int, tokens: int, folder: Path) -> CLIPTokenizer:
