@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semiperm.concept import Concept, Kind
-from semiperm.erasing.prompts import CARRIERS, TEMPLATES, everyday, said, sentences, target_prompts
+from semiperm.erasing.prompts import CARRIERS, TEMPLATES, said, sentences, target_prompts
+from semiperm.everyday import everyday
 
 KINDS = get_args(Kind)
 WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=9)
