@@ -11,9 +11,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 
 from .captions import caption
 from .dataset import Dataset
+from .loop import choose, fit, pixels
 from .recipe import TerrariumRecipe
 from .scenes import SIZE
-from .training import choose, fit, pixels
 
 
 def new_clip(recipe: TerrariumRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:

@@ -17,8 +17,8 @@ from semiperm.atomic import whole
 
 from .clip import tokenise
 from .dataset import Dataset
+from .loop import choose, fit, share
 from .recipe import TerrariumRecipe
-from .training import choose, fit, share
 from .vae import encode
 
 

@@ -13,8 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from . import WEIGHTS
 from .dataset import Dataset
+from .loop import choose, fit, pixels
 from .recipe import TerrariumRecipe
-from .training import choose, fit, pixels
 from .world import MEMORISED, OBJECT_NAMES, STYLE_NAMES
 
 PRESENT = 0.5

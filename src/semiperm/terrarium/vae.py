@@ -9,9 +9,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from .dataset import Dataset
+from .loop import choose, fit, pixels
 from .recipe import TerrariumRecipe
 from .scenes import SIZE
-from .training import choose, fit, pixels
 
 CROP = 48
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from semiperm.terrarium import training
-from semiperm.terrarium.training import choose, fit, pixels, rate
+from semiperm.terrarium import loop
+from semiperm.terrarium.loop import choose, fit, pixels, rate
 
 STEPS = 12
 STOP = 8
@@ -101,12 +101,12 @@ def test_interrupted_and_resumed_is_uninterrupted(
     straight = a_model()
     whole = fitted(straight, tmp_path / "whole", ema=ema)
 
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
 
     def killed(step: int) -> None:
         if step == STOP - 2:
             # the last steps before the end are lost and must be done again
-            monkeypatch.setattr(training, "CHECKPOINT_SECONDS", math.inf)
+            monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", math.inf)
         if step == STOP:
             raise Interrupted
 
