@@ -9,7 +9,7 @@ from torch import Tensor
 from semiperm.concept import Concept
 from semiperm.erasing.prompts import CARRIERS, said
 from semiperm.everyday import everyday
-from semiperm.models.base import TextFeatures
+from semiperm.models.base import TextFeatures, concatenate
 
 # N anchors, C channels
 
@@ -99,7 +99,7 @@ def _free(templates: tuple[str, ...], own: set[str]) -> tuple[str, ...]:
 def build(
     concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = (), variants: int = 2
 ) -> Anchors:
-    """Put every candidate into some sentences and weigh them against the target.
+    """Put every candidate into some sentences, the first of them its bare name, and weigh them against the target.
 
     A candidate whose bare name means the same as the target to this text encoder (cosine above 0.97) is left out,
     unless the user gave it; the user's anchors are also there as they were written.
@@ -107,17 +107,18 @@ def build(
     names = candidates(concept, more)
     given, own = set(more), own_words(concept)
     target_1C = flat(encode([said(concept.targets[0], "a {}")])).mean(0, keepdim=True)
-    alike = (flat(encode([said(name, "a {}") for name in names])) @ target_1C.T).squeeze(1)
+    bare = ["", *(name if name in given else said(name, "a {}") for name in names)]
+    bare_features = encode(bare)
+    alike = (flat(bare_features) @ target_1C.T).squeeze(1)[1:]
     kept = [number for number in range(len(names)) if alike[number] < SAME or names[number] in given]
     near = sorted(kept, key=lambda number: -float(alike[number]))[:NEIGHBOURS]
-    prompts = [""]
-    neighbours: list[int] = []
-    for number in kept:
-        for variant in range(variants):
-            if number in near:
-                neighbours.append(len(prompts))
-            verbatim = variant == 0 and names[number] in given
-            prompts.append(names[number] if verbatim else _sentence(names[number], own, number + 7 * variant))
-    features = encode(prompts)
-    similarity_N = (flat(features) @ target_1C.T).squeeze(1)
-    return Anchors(tuple(prompts), features, density(similarity_N.cpu()), tuple(neighbours))
+    prompts = [bare[row] for row in [0, *(number + 1 for number in kept)]]
+    features = [bare_features.select([0, *(number + 1 for number in kept)])]
+    if varied := [_sentence(names[number], own, number + 7 * v) for v in range(1, variants) for number in kept]:
+        prompts += varied
+        features.append(encode(varied))
+    held = concatenate(features)
+    places = [kept.index(number) for number in near]
+    neighbours = tuple(1 + variant * len(kept) + place for variant in range(variants) for place in places)
+    similarity_N = (flat(held) @ target_1C.T).squeeze(1)
+    return Anchors(tuple(prompts), held, density(similarity_N.cpu()), neighbours)

@@ -24,7 +24,7 @@ class VaeRecipe(_Frozen):
 
     channels: tuple[int, ...] = (24, 56, 96)
     latent_channels: int = 4
-    steps: int = 2600
+    steps: int = 8_000
     batch: int = 16
     learning_rate: float = 1e-3
     kl_weight: float = 1e-4
@@ -48,7 +48,7 @@ class DenoiserRecipe(_Frozen):
     attention_levels: tuple[int, ...] = (1, 2)
     layers_per_block: int = 1
     head_width: int = 32
-    steps: int = 3600
+    steps: int = 8_000
     batch: int = 64
     learning_rate: float = 8e-4
     warm_up: int = 200

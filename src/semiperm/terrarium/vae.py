@@ -43,11 +43,13 @@ def train_vae(data: Dataset, recipe: TerrariumRecipe, folder: Path) -> Autoencod
     torch.manual_seed(recipe.seed)
     model = new_vae(recipe)
     settings = recipe.vae
+    # textures are harder than flat colours, and rarer: every picture in a style is shown three times as often
+    pool = np.repeat(np.arange(len(data)), [1 if scene.style == "plain" else 3 for scene in data.scenes])
 
     def loss(step: int) -> Tensor:
-        rows = np.sort(choose(recipe.seed, step, settings.batch, len(data)))
+        rows = np.sort(pool[choose(recipe.seed, step, settings.batch, len(pool))])
         x = pixels(data.pictures[rows])
-        if step % 4:
+        if step % 8:
             top, left = torch.randint(0, SIZE - CROP + 1, (2,)).tolist()
             x = x[..., top : top + CROP, left : left + CROP]
         with torch.autocast("cpu", torch.bfloat16):
