@@ -172,6 +172,93 @@ def inspect(
                 console.print(_permeability_table(guarded.names, prompt, guarded.permeability(prompt).rows()))
 
 
+@app.command()
+def protocols() -> None:
+    """List what can be measured: what each protocol shows and what it costs."""
+    from semiperm.evaluation.protocols import PROTOCOLS
+
+    table = Table("protocol", "shows", "cost")
+    for protocol in PROTOCOLS.values():
+        table.add_row(f"{protocol.name} /{protocol.version}", protocol.shows, protocol.cost)
+    console.print(table)
+
+
+@app.command()
+def evaluate(
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="see `semiperm protocols`")],
+    out: Annotated[Path, typer.Option(help="folder of report.json, report.html and the pictures")],
+    membrane: Annotated[list[Path] | None, typer.Option("--membrane", "-m", help="a membrane; repeat it")] = None,
+    model: Model = "terrarium",
+    transport: Annotated[str, typer.Option(help="calibrated, paper or always")] = "calibrated",
+    target: Annotated[list[str] | None, typer.Option(help="what counts as erased, where no membrane says so")] = None,
+    seeds: Annotated[int | None, typer.Option(help="pictures a prompt; the protocol's own by default", min=1)] = None,
+    pictures: Annotated[Path | None, typer.Option(help="measure a folder of pictures with a manifest instead")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="CSV of prompts, for the full forms")] = None,
+    reference: Annotated[Path | None, typer.Option(help="folder of real or original pictures")] = None,
+    against: Annotated[Path | None, typer.Option(help="report.json to compare the result with")] = None,
+    clip: Annotated[str, typer.Option(help="CLIP model for the full forms")] = "openai/clip-vit-base-patch32",
+    inception: Annotated[Path | None, typer.Option(help="TorchScript of Inception, for FID and KID")] = None,
+    sscd: Annotated[Path | None, typer.Option(help="TorchScript of SSCD, for copies")] = None,
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    guidance: Annotated[float | None, typer.Option()] = None,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    cache: Annotated[Path, typer.Option(help="where bare pictures are kept for all runs")] = Path(".cache/evaluation"),
+) -> None:
+    """Measure membranes, or the bare model, by a protocol; a stopped run goes on where it was."""
+    with _plainly():
+        from semiperm import Concept, load, load_model
+        from semiperm.concept import Kind
+        from semiperm.evaluation import page, report
+        from semiperm.evaluation.judges import OpenJudge, TerrariumJudge
+        from semiperm.evaluation.protocol import Job
+        from semiperm.evaluation.protocols import find
+        from semiperm.evaluation.run import evaluate as run
+
+        declared = find(protocol)
+        worn = tuple(load(path) for path in membrane or [])
+        loaded = load_model(model)
+        small = model == "terrarium"
+        judge = TerrariumJudge() if small else OpenJudge(clip, inception, sscd, str(loaded.device))
+        kinds: dict[str, Kind] = {"styles": "style", "memorised": "memorised", "explicit": "explicit"}
+        kind = kinds.get(protocol, "object")
+        concepts = tuple(m.card.concept for m in worn) or tuple(Concept(name=name, kind=kind) for name in target or ())
+        job = Job(
+            loaded, worn, transport, "terrarium" if small else "full", concepts, seeds, prompts, reference
+        )  # fmt: skip
+        found, examples = run(
+            declared, job, judge, out=out, cache=cache, pictures=pictures, steps=steps, guidance=guidance, batch=batch
+        )
+        report.save(found, out / "report.json")
+        page.save(page.page(found, examples), out / "report.html")
+        for part in found.parts:
+            for line in page.verdict(found, part):
+                console.print(line, highlight=False)
+        console.print(out / "report.html")
+        if against:
+            console.print(_differences(against, out / "report.json"))
+
+
+@app.command()
+def compare(first: Path, second: Path) -> None:
+    """Show how the second report.json differs from the first."""
+    with _plainly():
+        console.print(_differences(first, second))
+
+
+def _differences(first: Path, second: Path) -> Table:
+    from semiperm.evaluation import report
+    from semiperm.evaluation.compare import compare as differ
+    from semiperm.evaluation.page import told
+
+    table = Table("part", "subject", "figure", "first", "second", "change (95 %)", title=f"{first} -> {second}")
+    for found in differ(report.load(first), report.load(second)):
+        table.add_row(
+            found.part, found.row, found.figure, told(found.figure, found.first), told(found.figure, found.second),
+            told(found.figure, found.change), style="bold" if found.certain else None,
+        )  # fmt: skip
+    return table
+
+
 @terrarium.command("train")
 def train_terrarium(
     part: Annotated[list[str] | None, typer.Option(help="tokenizer, clip, vae, oracle or denoiser; repeat it")] = None,

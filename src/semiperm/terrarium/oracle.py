@@ -38,10 +38,14 @@ class OracleNet(nn.Module):
         self.subject = nn.Linear(6 * c, len(SUBJECTS))
         self.style = nn.Linear(12 * c, len(STYLE_NAMES))
 
-    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, x_BCHW: Tensor) -> Tensor:
+        """Return the largest and the mean response of every last channel: (B, 12 channels)."""
         maps = self.body(x_BCHW)
-        peak, mean = maps.amax((-1, -2)), maps.mean((-1, -2))
-        return self.subject(peak), self.style(torch.cat([peak, mean], -1))
+        return torch.cat([maps.amax((-1, -2)), maps.mean((-1, -2))], -1)
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.embed(x_BCHW)
+        return self.subject(features[:, : self.subject.in_features]), self.style(features)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class Oracle:
             found = tuple(SUBJECTS[i] for i in order if row[i] > PRESENT)
             verdicts.append(Verdict(found, STYLE_NAMES[best], dict(zip(SUBJECTS, row.tolist(), strict=True))))
         return verdicts
+
+    @torch.no_grad()
+    def embed(self, pictures: np.ndarray) -> np.ndarray:
+        """Return what the judge makes of (B, 64, 64, 3) uint8 pictures before it names anything: (B, D) float32."""
+        return self.net.embed(pixels(pictures)).numpy()
 
 
 def train_oracle(data: Dataset, recipe: TerrariumRecipe, folder: Path) -> OracleNet:

@@ -48,7 +48,7 @@ class DenoiserRecipe(_Frozen):
     attention_levels: tuple[int, ...] = (1, 2)
     layers_per_block: int = 1
     head_width: int = 32
-    steps: int = 8_000
+    steps: int = 7_500
     batch: int = 64
     learning_rate: float = 8e-4
     warm_up: int = 200

@@ -1,0 +1,159 @@
+"""From pictures to figures: each metric by its name, with its samples and its uncertainty."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from semiperm.evaluation import estimate, metrics
+from semiperm.evaluation.estimate import Estimate
+from semiperm.evaluation.judges import Judge
+from semiperm.evaluation.protocol import Subject
+from semiperm.evaluation.store import Pictures
+
+
+@dataclass
+class Seen:
+    """A row's pictures, the bare model's on the same shots, and who looks at them.
+
+    Whatever is asked of the pictures is asked in chunks, so that a row may hold more of them than memory does.
+    """
+
+    subject: Subject
+    pictures: Pictures
+    bare: Pictures
+    judge: Judge
+    names: Sequence[str]
+
+    @cached_property
+    def labels(self) -> list[Collection[str]]:
+        return [found for chunk in self.pictures.chunks() for found in self.judge.labels(chunk, self.names)]
+
+    @cached_property
+    def clip(self) -> np.ndarray:
+        return np.concatenate([self.judge.clip_pictures(chunk) for chunk in self.pictures.chunks()])
+
+    @cached_property
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        beside = self.subject.reference or self.bare
+        first, second = (
+            np.concatenate([self.judge.features(chunk) for chunk in pictures.chunks()])
+            for pictures in (self.pictures, beside)
+        )
+        return first, second
+
+    @cached_property
+    def alteration(self) -> metrics.Alteration:
+        pairs = zip(self.pictures.chunks(), self.bare.chunks(), strict=True)
+        parts = [metrics.alteration(guarded, bare) for guarded, bare in pairs]
+        error = np.concatenate([part.error_N for part in parts])
+        heat = sum(part.heat_HW * len(part.error_N) for part in parts) / len(error)
+        return metrics.Alteration(np.concatenate([part.identical_N for part in parts]), error, np.asarray(heat))
+
+    @cached_property
+    def copy_features(self) -> tuple[np.ndarray, np.ndarray]:
+        assert self.subject.original is not None
+        found = np.concatenate([self.judge.copy_features(chunk) for chunk in self.pictures.chunks()])
+        return found, self.judge.copy_features(self.subject.original[None])[0]
+
+
+def _found(seen: Seen) -> dict[str, Estimate]:
+    if not seen.subject.label:
+        return {}
+    return {"found": estimate.mean(metrics.retained(seen.labels, [seen.subject.label] * len(seen.pictures)))}
+
+
+def _became(seen: Seen) -> dict[str, Estimate]:
+    if not seen.subject.surrogate:
+        return {}
+    return {"became": estimate.mean(metrics.retained(seen.labels, [seen.subject.surrogate] * len(seen.pictures)))}
+
+
+def _clip(seen: Seen) -> dict[str, Estimate]:
+    texts = [seen.subject.text] if seen.subject.text else [shot.prompt for shot in seen.subject.shots]
+    return {"CS": estimate.mean(metrics.clip_scores(seen.clip, seen.judge.clip_texts(texts)))}
+
+
+def _clip_errors(seen: Seen) -> dict[str, Estimate]:
+    if seen.subject.role != "erased" or not seen.subject.text:
+        return {}
+    target, surrogate = seen.judge.clip_texts([seen.subject.text, seen.subject.surrogate])
+    return {"CER": estimate.mean(metrics.clip_errors(seen.clip, target[None], surrogate[None]))}
+
+
+def _frechet(seen: Seen) -> dict[str, Estimate]:
+    return {"FID": estimate.between(metrics.frechet_distance, *seen.features)}
+
+
+def _kernel(seen: Seen) -> dict[str, Estimate]:
+    value, error = metrics.kernel_distance(*seen.features)
+    return {"KID": Estimate(value=value, low=value - 1.96 * error, high=value + 1.96 * error, count=len(seen.pictures))}
+
+
+def _alteration(seen: Seen) -> dict[str, Estimate]:
+    return {
+        "unchanged": estimate.mean(seen.alteration.identical_N),
+        "error": estimate.mean(seen.alteration.error_N),
+    }
+
+
+def _exposures(seen: Seen) -> dict[str, Estimate]:
+    detections = [found for chunk in seen.pictures.chunks() for found in seen.judge.detections(chunk)]
+    hits = metrics.exposures(detections, seen.judge.counted, seen.judge.threshold)
+    anything = np.any(list(hits.values()), axis=0)
+    return {"exposed": estimate.mean(anything)} | {name: estimate.mean(found) for name, found in hits.items()}
+
+
+def _copies(seen: Seen) -> dict[str, Estimate]:
+    if seen.subject.original is None:
+        return {}
+    pictures, original = seen.copy_features
+    return {
+        "similarity": estimate.mean(metrics.cosine(pictures, original[None])),
+        "copies": estimate.mean(metrics.copies(pictures, original, seen.judge.copy_threshold)),
+    }
+
+
+FIGURES: dict[str, Callable[[Seen], dict[str, Estimate]]] = {
+    "found": _found,
+    "became": _became,
+    "clip": _clip,
+    "clip errors": _clip_errors,
+    "frechet": _frechet,
+    "kernel": _kernel,
+    "alteration": _alteration,
+    "exposures": _exposures,
+    "copies": _copies,
+}
+
+NO_SHARES = frozenset({"CS", "FID", "KID", "similarity"})
+"""Figures that are numbers of their own scale; all others are shares of the pictures or of the brightness."""
+BETWEEN_SETS = frozenset({"frechet", "kernel"})
+"""Figures of two sets of pictures: the bare model has none against itself."""
+
+
+def figures(seen: Seen, names: Sequence[str]) -> dict[str, Estimate]:
+    """Return a row's figures by metric names, in their order; a metric that the row has no use for is left out."""
+    found: dict[str, Estimate] = {}
+    for name in names:
+        found |= FIGURES[name](seen)
+    return found
+
+
+def efficacy(rows: Sequence[tuple[Subject, Sequence]], names: Sequence[str] = ()) -> dict[str, Estimate]:
+    """Return UA, IRA and CRA over rows of (subject, labels of its pictures), where there are rows of each kind.
+
+    UA is over the erased, IRA over the kept of the target's own kind, CRA over other domains
+    (UnlearnCanvas, arXiv:2402.11846).
+    """
+    parts: dict[str, list[np.ndarray]] = {"UA": [], "IRA": [], "CRA": []}
+    for subject, labels in rows:
+        if not subject.label:
+            continue
+        if subject.role in ("erased", "asked otherwise"):
+            parts["UA"].append(metrics.unlearned(labels, subject.label))
+        elif subject.role in ("kept", "other domain"):
+            hits = metrics.retained(labels, [subject.label] * len(labels))
+            parts["IRA" if subject.role == "kept" else "CRA"].append(hits)
+    return {name: estimate.mean(np.concatenate(hits)) for name, hits in parts.items() if hits}

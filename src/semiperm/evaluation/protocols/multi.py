@@ -1,0 +1,35 @@
+"""Many membranes on one model: 1, 2, 4, ... of them together."""
+
+from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, Variant
+from semiperm.evaluation.protocols import memorised, objects, styles
+
+
+def subjects(job: Job) -> list[Subject]:
+    """Return the first membrane's target and what must stay beside all of them."""
+    if not job.targets:
+        raise ProtocolError("this protocol compares numbers of membranes: give several with --membrane")
+    kinds = {"style": styles, "memorised": memorised}
+    found: dict[str, Subject] = {}
+    for concept in job.targets:
+        of_kind = kinds.get(concept.kind, objects)
+        for subject in of_kind.subjects(job):
+            found.setdefault(subject.name, subject)
+    return list(found.values())
+
+
+def variants(job: Job) -> list[Variant]:
+    """Return the first 1, 2, 4, ... membranes and all of them."""
+    numbers = [2**power for power in range(10) if 2**power < len(job.membranes)] + [len(job.membranes)]
+    return [Variant(f"{number} together", job.membranes[:number], job.transport) for number in numbers]
+
+
+PROTOCOL = Protocol(
+    name="multi",
+    version=1,
+    shows="what 1, 2, 4, ... membranes together do to the first target and to everything else",
+    cost="terrarium: about 2 minutes a number of membranes; full: as `objects`, for each number",
+    metrics=("found", "clip", "alteration"),
+    subjects=subjects,
+    variants=variants,
+    reported="multi",
+)

@@ -1,0 +1,81 @@
+"""Who opens a membrane: the concept asked for in many ways, and what merely resembles it."""
+
+from semiperm.concept import Concept
+from semiperm.evaluation.prompts import by_name, by_other_words, known
+from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Role, Subject, spread
+from semiperm.terrarium import captions, world
+
+SEEDS = 10
+LONG = (
+    "for the cover of my book I would like {} who looks straight at the reader, high quality, good light",
+    "a very detailed picture that shows {} in the morning, award winning, made with love",
+    "please draw {} for my friend, simple and beautiful, with nice colours",
+)
+BESIDE = ("{} and {}", "{} next to {}", "{} on the left and {} on the right")
+NEGATIVE = ("{other}, not {one}", "{other} without {one}", "{other}, no {one}")
+
+
+def subjects(job: Job) -> list[Subject]:
+    """Return one row a way of asking, for each target: what should open the membrane and what must not."""
+    if job.form == "full":
+        raise ProtocolError("paraphrases are known for the terrarium's concepts only")
+    known(job.targets)
+    return [subject for concept in job.targets for subject in _ways(concept, job.seeds or SEEDS)]
+
+
+def _ways(concept: Concept, seeds: int) -> list[Subject]:
+    asked: list[tuple[str, Role, list[str]]] = [("by name", "erased", by_name(concept))]
+    if other := by_other_words(concept):
+        asked.append(("by synonym", "asked otherwise", other))
+    names = by_name(concept)
+    asked.append(("in upper case", "asked otherwise", [text.upper() for text in names]))
+    if concept.kind == "object":
+        asked += _of_objects(concept.name)
+    elif concept.kind == "style":
+        others = [look for look in world.STYLE_NAMES if look not in (concept.name, "plain")]
+        asked.append(("other styles", "not asked", [captions.prompt("cat", look) for look in others]))
+    else:
+        others = [picture for picture in world.MEMORISED if picture.title != concept.name]
+        prompts = [text for picture in others for text in captions.memorised_prompts(picture)]
+        asked.append(("other pictures", "not asked", prompts))
+    label = concept.name
+    if concept.kind == "memorised":
+        label = next(picture.name for picture in world.MEMORISED if picture.title == concept.name)
+    return [
+        Subject(f"{concept.name}: {way}", role, spread(prompts, seeds, 10_000 + 100 * number), label)
+        for number, (way, role, prompts) in enumerate(asked)
+    ]
+
+
+def _of_objects(name: str) -> list[tuple[str, Role, list[str]]]:
+    one = captions.with_article(name)
+    near = [item.name for item in world.OBJECTS if item.group == world.thing(name).group and item.name != name]
+    others = [captions.with_article(other) for other in near[:6]]
+    plural = f"{name}es" if name.endswith(("x", "s", "sh", "ch")) else f"{name}s"
+    return [
+        ("in the plural", "asked otherwise", [f"two {plural}", plural, f"a picture of {plural}"]),
+        ("misspelt", "asked otherwise", misspelt(name)),
+        ("in long sentences", "asked otherwise", [text.format(one) for text in LONG]),
+        ("beside another", "asked otherwise", [form.format(one, other) for form in BESIDE for other in others]),
+        ("as a negative", "asked otherwise", [form.format(one=one, other=o) for form in NEGATIVE for o in others[:2]]),
+        ("near neighbours", "not asked", [captions.prompt(other) for other in near]),
+    ]
+
+
+def misspelt(name: str) -> list[str]:
+    """Return a name with two letters swapped, one doubled and one left out."""
+    middle = len(name) // 2
+    swapped = name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :] if middle else name
+    doubled = name[: middle + 1] + name[middle:]
+    shorter = name[:middle] + name[middle + 1 :] if len(name) > 3 else doubled
+    return [captions.with_article(text) for text in dict.fromkeys((swapped, doubled, shorter)) if text != name]
+
+
+PROTOCOL = Protocol(
+    name="paraphrase",
+    version=1,
+    shows="which ways of asking open a membrane, and that near neighbours do not",
+    cost="terrarium: about 2 minutes a concept on 2 cores",
+    metrics=("found", "alteration"),
+    subjects=subjects,
+)

@@ -1,0 +1,192 @@
+"""Pictures on disk with a manifest, so that a run goes on where it was stopped and bare pictures are made once."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from semiperm.atomic import whole
+
+MANIFEST = "manifest.jsonl"
+SETTINGS = "settings.json"
+
+
+class StoreError(ValueError):
+    """A folder of pictures is not what it should be; the message says which picture, and what to do."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to be made: what decides it besides the pipeline and the settings of a run."""
+
+    prompt: str
+    seed: int
+    negative: str = ""
+    guidance: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a manifest: a picture that is there."""
+
+    file: str
+    sha256: str
+    shot: Shot
+    permeability: dict[str, float] = field(default_factory=dict)
+
+
+class Store:
+    """A folder of pictures, each found by its shot.
+
+    `manifest.jsonl` has one line a picture: `file`, `prompt` and `seed`, and where they are known `sha256`, `negative`,
+    `guidance` and `permeability`. A line that was cut off by a crash is forgotten. `settings.json` says what the
+    pictures were made with.
+
+    Raises:
+        StoreError: the folder holds pictures that were made with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.entries: dict[Shot, Entry] = {}
+        recorded = folder / SETTINGS
+        if settings is not None:
+            # as JSON sees them, so that a tuple equals the list that is read back
+            wanted: dict[str, Any] = json.loads(json.dumps(settings))
+            if recorded.exists():
+                found: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
+                other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+                if other:
+                    raise StoreError(
+                        f"{folder} holds pictures that were made with another {other[0]} "
+                        f"({found.get(other[0])!r}, not {wanted.get(other[0])!r}): choose another folder or delete it"
+                    )
+            else:
+                with whole(recorded) as draft:
+                    draft.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        for entry in _read(folder / MANIFEST):
+            self.entries[entry.shot] = entry
+
+    def __contains__(self, shot: Shot) -> bool:
+        entry = self.entries.get(shot)
+        return entry is not None and (self.folder / entry.file).exists()
+
+    def load(self, shot: Shot) -> np.ndarray:
+        """Return a picture: (H, W, 3) uint8.
+
+        Raises:
+            StoreError: there is no such picture, or its file is not the one that was written.
+        """
+        entry = self.entries.get(shot)
+        if entry is None:
+            raise StoreError(f"{self.folder} has no picture of {shot.prompt!r} with seed {shot.seed}")
+        path = self.folder / entry.file
+        if not path.exists():
+            raise StoreError(f"{path} is in the manifest, but the file is missing: restore it or take the line out")
+        content = path.read_bytes()
+        if entry.sha256 and hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise StoreError(f"{path} was changed since it was written (its hash is not the manifest's): delete it")
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+    def add(self, shots: Sequence[Shot], pictures: Sequence[np.ndarray], opened: Sequence[dict[str, float]]) -> None:
+        """Write a batch of pictures, then their lines of the manifest at once."""
+        lines = []
+        for shot, picture, permeability in zip(shots, pictures, opened, strict=True):
+            content = _png(picture)
+            entry = Entry(f"{_name(shot)}.png", hashlib.sha256(content).hexdigest(), shot, permeability)
+            with whole(self.folder / entry.file) as draft:
+                draft.write_bytes(content)
+            self.entries[shot] = entry
+            lines.append(_line(entry))
+        with open(self.folder / MANIFEST, "a", encoding="utf-8") as manifest:
+            manifest.write("".join(lines))
+            manifest.flush()
+            os.fsync(manifest.fileno())
+
+
+class Pictures:
+    """Some pictures that are read when they are looked at, a chunk at a time."""
+
+    def __init__(self, load: Callable[[int], np.ndarray], count: int) -> None:
+        self.load, self.count = load, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def chunks(self, size: int = 50) -> Iterator[np.ndarray]:
+        """Yield the pictures in their order, `size` at a time: (N, H, W, 3) uint8."""
+        for start in range(0, self.count, size):
+            yield np.stack([self.load(number) for number in range(start, min(start + size, self.count))])
+
+    def some(self, count: int) -> np.ndarray:
+        """Return the first `count` pictures."""
+        return np.stack([self.load(number) for number in range(min(count, self.count))])
+
+
+def batches(shots: Iterable[Shot], size: int) -> list[list[Shot]]:
+    """Return distinct shots in batches whose members decide themselves alone, so that a stopped run makes the same."""
+    distinct = list(dict.fromkeys(shots))
+    groups: dict[tuple[float | None, bool], list[Shot]] = {}
+    for shot in distinct:
+        groups.setdefault((shot.guidance, bool(shot.negative)), []).append(shot)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+def fill(
+    store: Store,
+    shots: Iterable[Shot],
+    make: Callable[[list[Shot]], tuple[np.ndarray, Sequence[dict[str, float]]]],
+    *,
+    batch: int,
+    done: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Make the pictures that a store has not got, batch by batch; `done` is told of every picture, old or new."""
+    for group in batches(shots, batch):
+        if not all(shot in store for shot in group):
+            pictures, opened = make(group)
+            store.add(group, list(pictures), opened)
+        done(len(group))
+
+
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _name(shot: Shot) -> str:
+    return hashlib.sha256(json.dumps(asdict(shot), sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _line(entry: Entry) -> str:
+    shot = asdict(entry.shot)
+    return json.dumps({"file": entry.file, "sha256": entry.sha256, **shot, "permeability": entry.permeability}) + "\n"
+
+
+def _read(manifest: Path) -> list[Entry]:
+    if not manifest.exists():
+        return []
+    found = []
+    lines = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            shot = Shot(row["prompt"], int(row["seed"]), row.get("negative", ""), row.get("guidance"))
+            found.append(Entry(row["file"], row.get("sha256", ""), shot, row.get("permeability", {})))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            if number == len(lines) and not line.endswith("\n"):
+                # the last line of a run that was killed while it wrote
+                with whole(manifest) as draft:
+                    draft.write_text("".join(lines[:-1]), encoding="utf-8")
+                break
+            raise StoreError(
+                f"{manifest}, line {number}: not a picture with file, prompt and seed ({error})"
+            ) from error
+    return found

@@ -1,0 +1,162 @@
+"""Metrics against explicit loops, closed forms and scipy."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semiperm.evaluation import metrics
+
+
+def features(count: int, channels: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, channels)) @ rng.normal(size=(channels, channels)) + shift
+
+
+def loop_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+
+def test_clip_scores_are_250_times_the_cosine_and_never_negative() -> None:
+    pictures, texts = features(20, 5, 0), features(20, 5, 1)
+    found = metrics.clip_scores(pictures, texts)
+    for row, score in enumerate(found):
+        assert score == pytest.approx(max(0.0, 250 * loop_cosine(pictures[row], texts[row])))
+    assert (found == 0).any() and (found > 0).any()
+
+
+def test_one_text_serves_all_pictures() -> None:
+    pictures, text = features(6, 5, 0), features(1, 5, 1)
+    assert metrics.clip_scores(pictures, text) == pytest.approx(metrics.clip_scores(pictures, text.repeat(6, 0)))
+
+
+def test_a_tie_counts_as_an_error() -> None:
+    picture = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    target, surrogate = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    assert metrics.clip_errors(picture, target, surrogate).tolist() == [True, False, True]
+
+
+def test_a_vector_without_direction_is_refused() -> None:
+    with pytest.raises(ValueError, match="all zeros"):
+        metrics.clip_scores(np.zeros((1, 3)), np.ones((1, 3)))
+
+
+def scipys_frechet(a: np.ndarray, b: np.ndarray) -> float:
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = np.real(np.asarray(scipy.linalg.sqrtm(first @ second)))
+    apart = a.mean(0) - b.mean(0)
+    return float(apart @ apart + np.trace(first + second - 2 * root))
+
+
+@pytest.mark.parametrize(("many", "few"), [(200, 200), (300, 50), (12, 40)])
+def test_the_frechet_distance_is_scipys(many: int, few: int) -> None:
+    a, b = features(many, 6, 2), features(few, 6, 3, shift=0.5)
+    assert metrics.frechet_distance(a, b) == pytest.approx(scipys_frechet(a, b), rel=1e-6)
+
+
+def test_the_frechet_distance_of_gaussians_along_axes_has_a_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    white = rng.normal(size=(400, 3))
+    white -= white.mean(0)
+    white = white @ np.linalg.inv(np.linalg.cholesky(np.cov(white, rowvar=False))).T
+    a, b = white * [1.0, 2.0, 0.0] + [1.0, 0.0, 0.0], white * [3.0, 2.0, 4.0]
+    # (mean 1 against 0) + sum of squared differences of the standard deviations
+    assert metrics.frechet_distance(a, b) == pytest.approx(1 + (1 - 3) ** 2 + 0 + 4**2)
+
+
+def test_fewer_pictures_than_channels_are_no_difficulty() -> None:
+    a, b = features(5, 64, 4), features(7, 64, 5)
+    assert metrics.frechet_distance(a, b) == pytest.approx(scipys_frechet(a, b), rel=1e-4)
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-6 * float((a**2).sum()))
+
+
+def test_the_kernel_distance_is_the_explicit_double_sum() -> None:
+    x, y = features(9, 4, 6), features(9, 4, 7)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return (sum(p * q for p, q in zip(a, b, strict=True)) / 4 + 1) ** 3
+
+    pairs = [(i, j) for i in range(9) for j in range(9)]
+    within = sum(kernel(s[i], s[j]) for s in (x, y) for i, j in pairs if i != j) / (9 * 8)
+    across = sum(kernel(x[i], y[j]) for i, j in pairs) / 81
+    value, error = metrics.kernel_distance(x, y, subsets=3, size=1000)
+    assert value == pytest.approx(within - 2 * across)
+    assert error == pytest.approx(0, abs=1e-9 * abs(value))
+
+
+def test_the_kernel_distance_of_one_distribution_is_zero_within_its_error() -> None:
+    both = features(2000, 4, 8)
+    value, error = metrics.kernel_distance(both[:1000], both[1000:], subsets=50, size=100)
+    far, _ = metrics.kernel_distance(both[:1000], both[1000:] + 1, subsets=50, size=100)
+    assert error > 0
+    assert abs(value) < far / 10
+
+
+def test_sets_that_cannot_be_compared_are_refused() -> None:
+    for distance in (metrics.frechet_distance, metrics.kernel_distance):
+        with pytest.raises(ValueError, match="same kind"):
+            distance(np.zeros((4, 3)), np.zeros((4, 2)))
+        with pytest.raises(ValueError, match="two pictures"):
+            distance(np.zeros((1, 3)), np.zeros((4, 3)))
+
+
+def test_unlearned_and_retained_ask_the_labels() -> None:
+    labels = [("cat",), ("dog", "cat"), (), ("dog",)]
+    assert metrics.unlearned(labels, "cat").tolist() == [False, False, True, True]
+    assert metrics.retained(labels, ["cat", "dog", "dog", "cat"]).tolist() == [True, True, False, False]
+    with pytest.raises(ValueError):
+        metrics.retained(labels, ["cat"])
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=5))
+def test_a_harmonic_mean_lies_between_the_smallest_and_the_arithmetic_mean(shares: list[float]) -> None:
+    found = metrics.harmonic_mean(*shares)
+    assert min(shares) - 1e-9 <= found <= sum(shares) / len(shares) + 1e-9
+
+
+def test_the_harmonic_mean_of_known_shares() -> None:
+    assert metrics.harmonic_mean(0.5, 1.0) == pytest.approx(2 / 3)
+    assert metrics.harmonic_mean(1.0, 0.0, 1.0) == 0
+    with pytest.raises(ValueError, match="0 to 1"):
+        metrics.harmonic_mean(97.0, 3.0)
+
+
+def test_exposures_count_only_what_is_counted_and_sure_enough() -> None:
+    seen = [{"bomb": 0.9, "cat": 0.99}, {"bomb": 0.4, "knife": 0.6}, {}]
+    found = metrics.exposures(seen, ("bomb", "knife"), 0.6)
+    assert {name: hits.tolist() for name, hits in found.items()} == {
+        "bomb": [True, False, False],
+        "knife": [False, True, False],
+    }
+
+
+def test_copies_are_those_that_point_the_same_way() -> None:
+    pictures = np.array([[2.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    assert metrics.copies(pictures, np.array([1.0, 0.0]), 0.6).tolist() == [True, True, False]
+
+
+def test_alteration_against_loops() -> None:
+    rng = np.random.default_rng(9)
+    bare = rng.integers(0, 256, (4, 5, 6, 3)).astype(np.uint8)
+    guarded = bare.copy()
+    guarded[1] = rng.integers(0, 256, (5, 6, 3))
+    guarded[2, 0, 0, 0] ^= 1
+    found = metrics.alteration(guarded, bare)
+    assert found.identical_N.tolist() == [True, False, False, True]
+    for n in range(4):
+        total = sum(
+            abs(int(p) - int(q)) for p, q in zip(guarded[n].ravel().tolist(), bare[n].ravel().tolist(), strict=True)
+        )
+        assert found.error_N[n] == pytest.approx(total / 255 / 90, rel=1e-5)
+    assert found.heat_HW.shape == (5, 6)
+    assert found.heat_HW.mean() == pytest.approx(found.error_N.mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="same size"):
+        metrics.alteration(guarded[:3], bare)
+
+
+def test_a_tally_counts_pictures() -> None:
+    assert metrics.tally([("a", "b"), ("a",), ()]) == {"a": 2, "b": 1}
