@@ -195,6 +195,7 @@ def evaluate(
     pictures: Annotated[Path | None, typer.Option(help="measure a folder of pictures with a manifest instead")] = None,
     prompts: Annotated[Path | None, typer.Option(help="CSV of prompts, for the full forms")] = None,
     reference: Annotated[Path | None, typer.Option(help="folder of real or original pictures")] = None,
+    on: Annotated[list[str] | None, typer.Option(help="a further model, for `transfer`; repeat it")] = None,
     against: Annotated[Path | None, typer.Option(help="report.json to compare the result with")] = None,
     clip: Annotated[str, typer.Option(help="CLIP model for the full forms")] = "openai/clip-vit-base-patch32",
     inception: Annotated[Path | None, typer.Option(help="TorchScript of Inception, for FID and KID")] = None,
@@ -210,6 +211,7 @@ def evaluate(
         from semiperm.concept import Kind
         from semiperm.evaluation import page, report
         from semiperm.evaluation.judges import OpenJudge, TerrariumJudge
+        from semiperm.evaluation.making import maker
         from semiperm.evaluation.protocol import Job
         from semiperm.evaluation.protocols import find
         from semiperm.evaluation.run import evaluate as run
@@ -223,7 +225,8 @@ def evaluate(
         kind = kinds.get(protocol, "object")
         concepts = tuple(m.card.concept for m in worn) or tuple(Concept(name=name, kind=kind) for name in target or ())
         job = Job(
-            loaded, worn, transport, "terrarium" if small else "full", concepts, seeds, prompts, reference
+            loaded, worn, transport, "terrarium" if small else "full", concepts, seeds, prompts, reference,
+            tuple(load_model(name) for name in on or ()), maker(loaded, out / "membranes"),
         )  # fmt: skip
         found, examples = run(
             declared, job, judge, out=out, cache=cache, pictures=pictures, steps=steps, guidance=guidance, batch=batch

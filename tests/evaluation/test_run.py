@@ -126,7 +126,10 @@ def test_a_picture_is_what_the_guard_makes_of_its_prompt_alone(job: Job, tmp_pat
     with guard(job.model, job.membranes, transport="by name") as guarded:
         for shot in SUBJECTS[0].shots[:2]:
             image = guarded(
-                shot.prompt, generator=torch.Generator().manual_seed(shot.seed), num_inference_steps=2, guidance_scale=5.0
+                shot.prompt,
+                generator=torch.Generator().manual_seed(shot.seed),
+                num_inference_steps=2,
+                guidance_scale=5.0,
             ).images[0]
             apart = np.abs(np.asarray(image).astype(int) - store.load(shot).astype(int))
             # another batch size may round another way in the last place
@@ -246,5 +249,5 @@ def test_reports_are_read_as_they_were_written(job: Job, tmp_path: Path) -> None
     with pytest.raises(report.ReportError, match=r"wrong.json is not a report"):
         report.load(tmp_path / "wrong.json")
     text = page.page(found, examples)
-    assert "src=\"http" not in text and "href=" not in text.replace("xlink:href", "")
+    assert 'src="http' not in text and "href=" not in text.replace("xlink:href", "")
     assert text.index("What was erased") < text.index("<table>")

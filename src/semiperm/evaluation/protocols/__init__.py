@@ -4,6 +4,7 @@ import difflib
 
 from semiperm.evaluation.protocol import Protocol, ProtocolError
 from semiperm.evaluation.protocols import (
+    ablation,
     coco,
     explicit,
     memorised,
@@ -12,12 +13,28 @@ from semiperm.evaluation.protocols import (
     paraphrase,
     reconsolidate,
     styles,
+    transfer,
     unlearncanvas,
 )
 
 PROTOCOLS: dict[str, Protocol] = {
-    module.PROTOCOL.name: module.PROTOCOL
-    for module in (objects, styles, explicit, memorised, coco, unlearncanvas, multi, reconsolidate, paraphrase)
+    protocol.name: protocol
+    for protocol in (
+        objects.PROTOCOL,
+        styles.PROTOCOL,
+        explicit.PROTOCOL,
+        memorised.PROTOCOL,
+        coco.PROTOCOL,
+        unlearncanvas.PROTOCOL,
+        transfer.PROTOCOL,
+        multi.PROTOCOL,
+        ablation.ABLATION,
+        ablation.ETA,
+        ablation.RANK,
+        ablation.RECIPE,
+        reconsolidate.PROTOCOL,
+        paraphrase.PROTOCOL,
+    )
 }
 
 

@@ -5,15 +5,17 @@ from semiperm.evaluation.protocols import memorised, objects, styles
 
 
 def subjects(job: Job) -> list[Subject]:
-    """Return the first membrane's target and what must stay beside all of them."""
+    """Return all targets and what must stay beside all of them."""
     if not job.targets:
         raise ProtocolError("this protocol compares numbers of membranes: give several with --membrane")
     kinds = {"style": styles, "memorised": memorised}
+    erased = {concept.name for concept in job.targets}
     found: dict[str, Subject] = {}
     for concept in job.targets:
         of_kind = kinds.get(concept.kind, objects)
         for subject in of_kind.subjects(job):
-            found.setdefault(subject.name, subject)
+            if subject.role == "erased" or subject.name not in erased:
+                found.setdefault(subject.name, subject)
     return list(found.values())
 
 

@@ -1,0 +1,29 @@
+"""Membranes that a protocol makes for itself, kept beside its report so that a stopped run does not train twice."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from semiperm.concept import Concept
+from semiperm.erasing.checkpoint import beside
+from semiperm.erasing.fit import erase
+from semiperm.erasing.recipe import load_recipe
+from semiperm.membrane.files import load
+from semiperm.membrane.membrane import Membrane
+from semiperm.models.base import DiffusionModel
+
+
+def maker(model: DiffusionModel, folder: Path) -> Callable[..., Membrane]:
+    """Return a function that makes a concept's membrane by a recipe's name and changes to it, once."""
+
+    def make(concept: Concept, recipe: str = "default", **changes: Any) -> Membrane:
+        settings = load_recipe(recipe, **changes)
+        told = json.dumps([concept.model_dump(), settings.model_dump()], sort_keys=True)
+        path = folder / f"{concept.slug}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
+        if path.exists():
+            return load(path)
+        return erase(model, concept, settings, out=path, resume=beside(path).exists())
+
+    return make
