@@ -65,6 +65,14 @@ def test_the_gate_opens_for_the_concept_and_for_nothing_else(kind: Any) -> None:
     assert found.tolist() == [1.0] * len(asking) + [0.0] * len(others)
 
 
+def test_a_thing_is_recognised_in_the_plural() -> None:
+    # the encoder knows no relation between a word and its plural
+    own = model(cat=axis())
+    card = Card(concept=Concept(name="cat"), gate=gate.fit(Concept(name="cat"), own))
+    found = calibrated(card, own.encode(["two cats on a sofa", "two dogs on a sofa"]), own.encode)
+    assert found.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("kind", ["object", "style"])
 def test_no_other_prompt_has_a_word_of_the_target(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
     own = model()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semiperm.concept import Concept, Kind
-from semiperm.erasing.prompts import CARRIERS, TEMPLATES, said, sentences, target_prompts
+from semiperm.erasing.prompts import CARRIERS, TEMPLATES, names, plural, said, sentences, target_prompts
 from semiperm.everyday import everyday
 
 KINDS = get_args(Kind)
@@ -88,3 +88,26 @@ def test_the_everyday_list_is_clean() -> None:
     assert len(words) > 300
     assert len(set(words)) == len(words)
     assert all(word == word.strip().lower() and word for word in words)
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("cat", "cats"),
+        ("fox", "foxes"),
+        ("bus", "buses"),
+        ("strawberry", "strawberries"),
+        ("monkey", "monkeys"),
+        ("a red torch", "a red torches"),
+        ("toy", "toys"),
+        ("Elvis", "Elvises"),
+    ],
+)
+def test_plurals_follow_the_rules(one: str, many: str) -> None:
+    assert plural(one) == many
+
+
+def test_things_are_named_in_the_plural_too_and_pictures_are_not() -> None:
+    assert names(Concept(name="cat", targets=("cat", "kitten"))) == ["cat", "kitten", "cats", "kittens"]
+    assert names(Concept(name="mosaic", kind="style")) == ["mosaic"]
+    assert names(Concept(name="The Great Tide", kind="memorised")) == ["The Great Tide"]

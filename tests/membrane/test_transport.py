@@ -130,6 +130,26 @@ def test_calibrated_gives_exactly_0_and_1() -> None:
     assert found.tolist() == [float("cat" in prompt.split()) for prompt in PROMPTS]
 
 
+def test_calibrated_opens_for_the_gates_phrases_word_for_word() -> None:
+    # nothing is planted, so the probe itself finds nothing
+    encoder = WordEncoder()
+    own = {**gate(axis(), threshold=1e6), "phrases": ["black cat", "cats"]}
+    prompts = ["a black cat sleeps", "cats", "a cat black as night", "a cat", "black", ""]
+    found = calibrated(card("cat", gate=own), encoder.encode(prompts), encoder.encode)
+    assert found.tolist() == [1, 1, 0, 0, 0, 0]
+    embeddings = TextFeatures(encoder.encode(prompts).hidden_BTC)
+    assert calibrated(card("cat", gate=own), embeddings, encoder.encode).tolist() == [0] * 6
+
+
+@given(st.floats(0, 1))
+def test_the_threshold_lies_where_it_was_asked_to(between: float) -> None:
+    asking, others = planted_world(1, 60, own=True), planted_world(2, 90, own=False)
+    fitted = fit_gate(own_tokens(asking, 1, 60), asking, others, between)
+    low, high = (fit_gate(own_tokens(asking, 1, 60), asking, others, end)["threshold"] for end in (0.0, 1.0))
+    assert fitted["threshold"] == pytest.approx(low + between * (high - low), abs=2e-4)
+    assert high - low == pytest.approx(fitted["margin"], abs=2e-4)
+
+
 def test_the_score_is_the_highest_of_the_tokens_that_are_read() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, 5, 4, generator=generator)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from semiperm.concept import Concept
 from semiperm.erasing.anchors import STYLES, candidates
-from semiperm.erasing.prompts import said, sentences
+from semiperm.erasing.prompts import names, said, sentences
 from semiperm.membrane.membrane import Membrane
-from semiperm.membrane.transport import fit_gate
+from semiperm.membrane.transport import fit_gate, last_token
 from semiperm.models.base import DiffusionModel, TextFeatures
 
 OTHERS = 800
@@ -86,7 +86,10 @@ def fit(concept: Concept, model: DiffusionModel, seed: int = 0) -> dict[str, Any
         asking += own
         phrase_of += [phrase] * len(own)
     target = model.encode(asking)
-    return fit_gate(_own_tokens(target, phrase_of, model), target, model.encode(others))
+    # a title has no synonyms, but the titles of other works resemble it
+    between = 0.9 if concept.kind == "memorised" else 0.5
+    gate = fit_gate(_own_tokens(target, phrase_of, model), target, model.encode(others), between)
+    return {**gate, "phrases": names(concept)}
 
 
 def with_gate(membrane: Membrane, model: DiffusionModel) -> Membrane:
@@ -112,11 +115,3 @@ def _own_tokens(features: TextFeatures, phrases: list[str], model: DiffusionMode
     if len(states) < 2:
         raise ValueError(f"the text encoder does not keep the tokens of {distinct[0]!r} together: give another phrase")
     return torch.stack(states)
-
-
-def last_token(ids: tuple[int, ...], phrase: tuple[int, ...]) -> int | None:
-    """Return the position of a phrase's last token in a prompt, the start token counted, or None if it is not there."""
-    for start in range(len(ids) - len(phrase) + 1):
-        if ids[start : start + len(phrase)] == phrase:
-            return start + len(phrase)
-    return None

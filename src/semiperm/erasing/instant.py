@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from semiperm.concept import Concept
 from semiperm.erasing.anchors import Anchors
 from semiperm.erasing.closed_form import solve
-from semiperm.erasing.gate import last_token
 from semiperm.erasing.prompts import target_prompts
 from semiperm.erasing.recipe import Recipe
 from semiperm.membrane.membrane import Card, Membrane
+from semiperm.membrane.transport import last_token
 from semiperm.models.base import DiffusionModel
 
 

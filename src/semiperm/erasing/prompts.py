@@ -57,6 +57,22 @@ def sentences(phrase: str, kind: Kind) -> list[str]:
     return list(dict.fromkeys(said(phrase, template, carrier) for template in TEMPLATES[kind] for carrier in CARRIERS))
 
 
+def plural(phrase: str) -> str:
+    """Return the English plural of a phrase's last word, by the rules and without the exceptions."""
+    last = phrase.lower()
+    if last.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{phrase}es"
+    if last.endswith("y") and last[-2:-1] not in "aeiou":
+        return f"{phrase[:-1]}ies"
+    return f"{phrase}s"
+
+
+def names(concept: Concept) -> list[str]:
+    """Return the phrases that name a concept: its targets and, of things, their plurals."""
+    countable = concept.kind in ("object", "explicit")
+    return list(dict.fromkeys([*concept.targets, *(plural(phrase) for phrase in concept.targets if countable)]))
+
+
 def target_prompts(concept: Concept) -> list[tuple[str, str]]:
     """Return (prompt that asks for the concept, prompt that the picture shall follow instead).
 

@@ -61,6 +61,9 @@ def token_share(prompts: Sequence[Sequence[int]], concepts: Sequence[Sequence[in
 def calibrated(card: Card, features: TextFeatures, encode: Encode) -> Tensor:
     """Return exactly 1 for prompts that ask for the concept and exactly 0 for all others, by the card's gate.
 
+    A prompt asks for it if one of its tokens scores above the gate's threshold, or if one of the gate's phrases (the
+    concept's names and their plurals) stands in it word for word.
+
     Raises:
         TransportError: the card has no gate, or the gate belongs to another text encoder.
     """
@@ -75,10 +78,25 @@ def calibrated(card: Card, features: TextFeatures, encode: Encode) -> Tensor:
             f"the gate of {card.concept.name!r} reads text features of {len(gate['weight'])} channels, "
             f"but this model's have {features.hidden_BTC.shape[-1]}"
         )
-    return (gate_score(gate, features) > gate["threshold"]).float()
+    opened_B = gate_score(gate, features) > gate["threshold"]
+    if features.ids is not None and gate.get("phrases"):
+        phrases = encode(gate["phrases"]).ids
+        assert phrases is not None
+        opened_B |= torch.tensor(
+            [any(phrase and last_token(ids, phrase) is not None for phrase in phrases) for ids in features.ids]
+        )
+    return opened_B.float()
 
 
 RULES: dict[str, Rule] = {"calibrated": calibrated, "paper": paper, "always": always}
+
+
+def last_token(ids: Sequence[int], phrase: Sequence[int]) -> int | None:
+    """Return the position of a phrase's last token in a prompt, the start token counted, or None if it is not there."""
+    for start in range(len(ids) - len(phrase) + 1):
+        if tuple(ids[start : start + len(phrase)]) == tuple(phrase):
+            return start + len(phrase)
+    return None
 
 
 def gate_score(gate: dict[str, Any], features: TextFeatures) -> Tensor:
@@ -99,7 +117,7 @@ def read_mask(features: TextFeatures) -> Tensor:
     return mask_BT.to(features.hidden_BTC.device)
 
 
-def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures) -> dict[str, Any]:
+def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures, between: float = 0.5) -> dict[str, Any]:
     """Fit the probe that tells the concept's tokens from all other tokens, in their contexts.
 
     Fisher's linear discriminant with a shrunken covariance, scaled so that the mean token of the other prompts scores
@@ -110,6 +128,7 @@ def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures) -> 
         concept_NC: states of the concept's last token in many sentences.
         target: prompts that ask for the concept.
         others: prompts that do not, nearest neighbours among them.
+        between: where the threshold lies between the two, from 0 at the others to 1 at the target's.
     """
     other_NC = others.hidden_BTC[read_mask(others)].cpu().double()
     own_NC = concept_NC.cpu().double()
@@ -125,7 +144,7 @@ def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures) -> 
         "threshold": 0.0,
     }
     highest, lowest = gate_score(gate, others).quantile(1 - OUTLIERS), gate_score(gate, target).quantile(OUTLIERS)
-    gate["threshold"] = round(float(highest + lowest) / 2, 4)
+    gate["threshold"] = round(float(highest + between * (lowest - highest)), 4)
     gate["margin"] = round(float(lowest - highest), 4)
     return gate
 

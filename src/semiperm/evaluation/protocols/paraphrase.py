@@ -1,6 +1,7 @@
 """Who opens a membrane: the concept asked for in many ways, and what merely resembles it."""
 
 from semiperm.concept import Concept
+from semiperm.erasing.prompts import plural
 from semiperm.evaluation.prompts import by_name, by_other_words, known
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Role, Subject, spread
 from semiperm.terrarium import captions, world
@@ -51,9 +52,9 @@ def _of_objects(name: str) -> list[tuple[str, Role, list[str]]]:
     one = captions.with_article(name)
     near = [item.name for item in world.OBJECTS if item.group == world.thing(name).group and item.name != name]
     others = [captions.with_article(other) for other in near[:6]]
-    plural = f"{name}es" if name.endswith(("x", "s", "sh", "ch")) else f"{name}s"
+    many = plural(name)
     return [
-        ("in the plural", "asked otherwise", [f"two {plural}", plural, f"a picture of {plural}"]),
+        ("in the plural", "asked otherwise", [f"two {many}", many, f"a picture of {many}"]),
         ("misspelt", "asked otherwise", misspelt(name)),
         ("in long sentences", "asked otherwise", [text.format(one) for text in LONG]),
         ("beside another", "asked otherwise", [form.format(one, other) for form in BESIDE for other in others]),
