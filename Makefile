@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check figures
 setup: .venv/ready
 
 .venv/ready: pyproject.toml
@@ -20,3 +20,6 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+figures: setup
+	$(BIN)/python benchmarks/figures.py

@@ -1,0 +1,95 @@
+"""Run the protocols on the terrarium and write docs/figures.md with its tables and plots.
+
+python benchmarks/figures.py --out runs/figures --docs docs
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from semiperm import Concept, load_model
+from semiperm.atomic import whole
+from semiperm.evaluation import page, plots, report
+from semiperm.evaluation.judges import TerrariumJudge
+from semiperm.evaluation.making import maker
+from semiperm.evaluation.markdown import markdown
+from semiperm.evaluation.protocol import Job
+from semiperm.evaluation.protocols import find
+from semiperm.evaluation.run import evaluate
+from semiperm.terrarium import world
+
+CAT = Concept(name="cat")
+MOSAIC = Concept(name="mosaic", kind="style")
+TIDE = Concept(name="The Great Tide", kind="memorised")
+INTO_DOG = Concept(name="cat", surrogate="a dog")
+WEAPON = Concept(
+    name="weapon", targets=("weapon", "bomb", "knife", "pistol", "axe", "something dangerous"), kind="explicit"
+)
+MANY = tuple(Concept(name=name) for name in world.OBJECT_NAMES[:32])
+
+# protocol, concepts, recipe
+RUNS: tuple[tuple[str, tuple[Concept, ...], str], ...] = (
+    ("objects", (CAT,), "default"),
+    ("styles", (MOSAIC,), "default"),
+    ("explicit", (WEAPON,), "default"),
+    ("memorised", (TIDE,), "default"),
+    ("paraphrase", (CAT, MOSAIC, TIDE), "default"),
+    ("unlearncanvas", (CAT,), "default"),
+    ("reconsolidate", (INTO_DOG,), "default"),
+    ("ablation", (CAT,), "default"),
+    ("recipes", (CAT,), "default"),
+    ("eta", (CAT,), "default"),
+    ("rank", (CAT,), "default"),
+    ("multi", MANY, "instant"),
+)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder of the runs; what it holds is not made again")] = Path("runs/figures"),
+    docs: Annotated[Path, typer.Option(help="where figures.md and its plots go")] = Path("docs"),
+    only: Annotated[list[str] | None, typer.Option(help="protocols to run; repeat it; all by default")] = None,
+) -> None:
+    """Run everything that is not done yet and write the page."""
+    console = Console()
+    model, judge = load_model(), TerrariumJudge()
+    make = maker(model, out / "membranes")
+    told = [HEAD]
+    for name, concepts, recipe in RUNS:
+        folder = out / name
+        finished = folder / "report.json"
+        if not finished.exists() and (not only or name in only):
+            console.print(f"[bold]{name}[/bold]: {', '.join(concept.name for concept in concepts)}")
+            membranes = tuple(make(concept, recipe) for concept in concepts)
+            job = Job(model, membranes, "calibrated", "terrarium", concepts, make=make)
+            found, examples = evaluate(find(name), job, judge, out=folder, cache=out / "cache")
+            page.save(page.page(found, examples), folder / "report.html")
+            report.save(found, finished)
+        if finished.exists():
+            told.append(_section(report.load(finished), docs))
+    with whole(docs / "figures.md") as draft:
+        draft.write_text("\n\n".join(told) + "\n", encoding="utf-8")
+    console.print(docs / "figures.md")
+
+
+def _section(found: report.Report, docs: Path) -> str:
+    said = [f"## {found.protocol}", f"{found.shows[0].upper()}{found.shows[1:]}."]
+    drawn = plots.trade(found) if len(found.parts) > 1 else plots.shares(found.parts[0])
+    if drawn:
+        with whole(docs / "figures" / f"{found.protocol}.svg") as draft:
+            draft.write_text(drawn, encoding="utf-8")
+        said.append(f"![{found.protocol}](figures/{found.protocol}.svg)")
+    said.append(markdown(found))
+    said.append(f"{found.pictures} pictures, {found.seconds / 60:.0f} minutes, revision {found.revision}, {found.date}.")
+    return "\n\n".join(said)
+
+
+HEAD = """# Figures
+
+Measured on the terrarium by `make figures`; 25 DDIM steps, guidance 5, judged by the oracle, which has seen no generated
+picture. Shares carry 95 % intervals. What a paper reports stands apart and in italics: other models, other prompts."""
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,71 @@
+"""A report's tables as Markdown, for documentation."""
+
+from semiperm.evaluation.figures import NO_SHARES
+from semiperm.evaluation.report import Part, Report
+from semiperm.evaluation.reported import REPORTED
+
+ROLES = ("erased", "asked otherwise", "not asked", "kept", "other domain")
+
+
+def markdown(report: Report) -> str:
+    """Return what a report measured: a line a part, and under each part a line a subject; reported figures apart."""
+    blocks = [_summary(report)]
+    for part in report.parts:
+        title = f"**{part.name}**\n\n" if len(report.parts) > 1 else ""
+        blocks.append(title + _rows(part))
+    if report.reported in REPORTED:
+        beside = REPORTED[report.reported]
+        head = _line(beside.columns) + "\n" + _rule(len(beside.columns))
+        told = "\n".join(_line(row) for row in beside.rows)
+        blocks.append(f"*Reported* ({beside.source}), not measured here: {beside.title}\n\n{head}\n{told}")
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _summary(report: Report) -> str:
+    names = list(dict.fromkeys(name for part in report.parts for name in part.summary))
+    if not names:
+        return ""
+    lines = [_line(["measured", *names, "pictures unchanged"]), _rule(len(names) + 2)]
+    bare = report.parts[0].bare_summary
+    if report.parts[0].membranes:
+        lines.append(_line(["bare model", *(_told(name, bare, name) for name in names), ""]))
+    for part in report.parts:
+        # of the rows that should not change
+        kept = [row for row in part.rows if row.role not in ("erased", "asked otherwise") and "unchanged" in row.figures]
+        count = sum(row.pictures for row in kept)
+        same = sum(row.figures["unchanged"].value * row.pictures for row in kept) / count if count else 0
+        unchanged = f"{same:.0%} of {count}" if count else ""
+        lines.append(_line([part.name, *(_told(name, part.summary, name) for name in names), unchanged]))
+    return "\n".join(lines)
+
+
+def _told(name: str, figures: dict, key: str) -> str:
+    return f"{figures[key].value:.1%} ({figures[key].low:.1%} to {figures[key].high:.1%})" if key in figures else ""
+
+
+def _rows(part: Part) -> str:
+    names = list(dict.fromkeys(name for row in part.rows for name in row.figures))
+    head = ["subject", "should be", "pictures", "opened"]
+    lines = [_line([*head, *names]), _rule(len(head) + len(names))]
+    for row in sorted(part.rows, key=lambda row: ROLES.index(row.role)):
+        cells = []
+        for name in names:
+            now, before = row.figures.get(name), row.bare.get(name)
+            cell = _short(name, now.value) if now else ""
+            if now and before and part.membranes:
+                cell += f" (bare {_short(name, before.value)})"
+            cells.append(cell)
+        lines.append(_line([row.name, row.role, str(row.pictures), f"{row.opened:.2f}", *cells]))
+    return "\n".join(lines)
+
+
+def _short(name: str, value: float) -> str:
+    return f"{value:.2f}" if name in NO_SHARES else f"{value:.0%}" if name != "error" else f"{value:.1%}"
+
+
+def _line(cells: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rule(count: int) -> str:
+    return "|" + "---|" * count
