@@ -47,7 +47,9 @@ RUNS: tuple[tuple[str, tuple[Concept, ...], str], ...] = (
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="folder of the runs; what it holds is not made again")] = Path("runs/figures"),
+    out: Annotated[Path, typer.Option(help="folder of the runs; what it holds is not made again")] = Path(
+        "runs/figures"
+    ),
     docs: Annotated[Path, typer.Option(help="where figures.md and its plots go")] = Path("docs"),
     only: Annotated[list[str] | None, typer.Option(help="protocols to run; repeat it; all by default")] = None,
 ) -> None:
@@ -81,14 +83,16 @@ def _section(found: report.Report, docs: Path) -> str:
             draft.write_text(drawn, encoding="utf-8")
         said.append(f"![{found.protocol}](figures/{found.protocol}.svg)")
     said.append(markdown(found))
-    said.append(f"{found.pictures} pictures, {found.seconds / 60:.0f} minutes, revision {found.revision}, {found.date}.")
+    said.append(
+        f"{found.pictures} pictures, {found.seconds / 60:.0f} minutes, revision {found.revision}, {found.date}."
+    )
     return "\n\n".join(said)
 
 
 HEAD = """# Figures
 
-Measured on the terrarium by `make figures`; 25 DDIM steps, guidance 5, judged by the oracle, which has seen no generated
-picture. Shares carry 95 % intervals. What a paper reports stands apart and in italics: other models, other prompts."""
+Measured on the terrarium by `make figures`; 25 DDIM steps, guidance 5, judged by the oracle, which has seen no
+generated picture. Shares carry 95 % intervals. What a paper reports stands apart and in italics: other models, other prompts."""
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Erase concepts from text-to-image diffusion models with semi-permeable membranes (arXiv:2312.16145)."""
 
+# before anything that imports transformers
+import semiperm._quiet  # noqa: F401
 from semiperm.concept import Concept
 from semiperm.erasing.fit import erase
 from semiperm.erasing.recipe import Recipe

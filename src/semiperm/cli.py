@@ -31,7 +31,12 @@ Model = Annotated[str, typer.Option(help="terrarium, a Hub id, a diffusers folde
 
 @contextlib.contextmanager
 def _plainly() -> Iterator[None]:
-    """Say what is wrong in a sentence instead of a traceback."""
+    """Say what is wrong in a sentence instead of a traceback, and draw no bars but our own."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    of_diffusers.disable_progress_bar()
+    of_transformers.disable_progress_bar()
     try:
         yield
     except (ValueError, OSError, TypeError, RuntimeError) as error:

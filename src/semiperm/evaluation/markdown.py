@@ -31,7 +31,9 @@ def _summary(report: Report) -> str:
         lines.append(_line(["bare model", *(_told(name, bare, name) for name in names), ""]))
     for part in report.parts:
         # of the rows that should not change
-        kept = [row for row in part.rows if row.role not in ("erased", "asked otherwise") and "unchanged" in row.figures]
+        kept = [
+            row for row in part.rows if row.role not in ("erased", "asked otherwise") and "unchanged" in row.figures
+        ]
         count = sum(row.pictures for row in kept)
         same = sum(row.figures["unchanged"].value * row.pictures for row in kept) / count if count else 0
         unchanged = f"{same:.0%} of {count}" if count else ""
