@@ -92,7 +92,8 @@ def _section(found: report.Report, docs: Path) -> str:
 HEAD = """# Figures
 
 Measured on the terrarium by `make figures`; 25 DDIM steps, guidance 5, judged by the oracle, which has seen no
-generated picture. Shares carry 95 % intervals. What a paper reports stands apart and in italics: other models, other prompts."""
+generated picture. Shares carry 95 % intervals. What a paper reports stands apart and in italics:
+other models, other prompts."""
 
 
 if __name__ == "__main__":
