@@ -1,6 +1,9 @@
 """Differences between reports carry their doubt; tables and pages say what was measured."""
 
 import math
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,10 @@ from semiperm.evaluation import page, plots
 from semiperm.evaluation.compare import compare, difference
 from semiperm.evaluation.estimate import Estimate, mean
 from semiperm.evaluation.markdown import markdown
+from semiperm.evaluation.page import Example
 from semiperm.evaluation.report import Part, Proof, Report, ReportError, Row
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def share(value: float, count: int = 100) -> Estimate:
@@ -83,6 +89,29 @@ def test_the_page_says_the_verdict_first_and_keeps_reported_figures_apart() -> N
     assert text.index("What was erased") < text.index("<svg") < text.index("Reported elsewhere, not measured here")
     assert "&lt;dog&gt;" in text and "<dog>" not in text
     assert "4 of 4 of them that were made again were the same" in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [500, 1100])
+def test_a_browser_shows_the_page_without_scrolling_sideways(width: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (8, 64, 64, 3)).astype(np.uint8)
+    example = Example("guarded", "cat", noise, noise, ["a cat"] * 8, ["cat 1"] * 8)
+    text = page.page(report_of({"found": share(0.02)}), [example])
+    measure = (
+        "<script>document.title = [document.documentElement.scrollWidth, innerWidth, document.images[0].naturalWidth, "
+        "document.querySelector('.verdict').getBoundingClientRect().top < 300].join()</script>"
+    )
+    path = tmp_path / "page.html"
+    path.write_text(text + measure, encoding="utf-8")
+    assert CHROMIUM is not None
+    dom = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},800", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    needed, there, picture, early = dom.split("<title>")[1].split("</title>")[0].split(",")
+    assert int(needed) <= int(there) and int(picture) > 0 and early == "true"
 
 
 def test_the_table_has_a_line_for_each_subject_and_reported_figures_in_another() -> None:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from semiperm.evaluation.report import Part, Report
 
 BLUE, ORANGE, GREY = "#2f6db3", "#d9822b", "#9a9aa4"
+COLOURS = {"erased": ORANGE, "asked otherwise": "#eebf8b", "not asked": "#6f9e6a", "kept": BLUE, "other domain": GREY}
 
 
 def shares(part: Part) -> str | None:
@@ -41,7 +42,11 @@ def trade(report: Report) -> str | None:
         gone, kept = summary["UA"], summary["IRA"]
         x, y = [[gone.value - gone.low], [gone.high - gone.value]], [[kept.value - kept.low], [kept.high - kept.value]]
         axes.errorbar(gone.value, kept.value, xerr=x, yerr=y, fmt="o", color=BLUE, capsize=2)
-        axes.annotate(name, (gone.value, kept.value), textcoords="offset points", xytext=(6, -12))
+        side = -1 if gone.value > 0.5 else 1
+        axes.annotate(
+            name, (gone.value, kept.value), textcoords="offset points", xytext=(8 * side, -12),
+            ha="right" if side < 0 else "left",
+        )  # fmt: skip
     bare = report.parts[0].bare_summary
     if {"UA", "IRA"} <= bare.keys():
         axes.plot(bare["UA"].value, bare["IRA"].value, "s", color=GREY)
@@ -63,7 +68,7 @@ def openings(part: Part) -> str | None:
     for number, (role, counts) in enumerate(part.permeability.items()):
         total = sum(counts) or 1
         places = [bin_ + number * width for bin_ in range(len(counts))]
-        axes.bar(places, [count / total for count in counts], width, label=role)
+        axes.bar(places, [count / total for count in counts], width, label=role, color=COLOURS[role])
     axes.set_xticks(
         [bin_ + 0.4 for bin_ in range(10)], [f"{bin_ / 10:.1f} to {(bin_ + 1) / 10:.1f}" for bin_ in range(10)]
     )
