@@ -17,7 +17,7 @@ from semiperm import Concept, Membrane, erase, load_model
 from semiperm.atomic import whole
 from semiperm.erasing.recipe import Recipe, load_recipe
 from semiperm.evaluation import grid
-from semiperm.evaluation.erasure import Bench, Question, by_name, by_other_words, look, neighbours, subject
+from semiperm.evaluation.erasure import Bench, Question, asks_for, by_other_words, look, neighbours, sees, subject
 from semiperm.terrarium import captions, world
 from semiperm.terrarium.oracle import load_oracle
 
@@ -78,8 +78,7 @@ class Page:
 
 def questions(concept: Concept, bench: Bench) -> dict[str, list[Question]]:
     """Return what is asked about a concept: the target, its neighbours, far things, pairs, other styles."""
-    texts, sees = by_name(concept)
-    asked = {"the target": [Question(texts[n % len(texts)], n, sees) for n in range(COLUMNS)]}
+    asked = {"the target": asks_for(concept, COLUMNS, 0)}
     if other := by_other_words(concept, COLUMNS // 2):
         asked["asked for in other words"] = other
     name = concept.name
@@ -94,7 +93,8 @@ def questions(concept: Concept, bench: Bench) -> dict[str, list[Question]]:
             for n, other in enumerate(["apple", "bus", "tree", "owl"])
         ]
         asked["the target in other styles"] = [
-            Question(captions.prompt(name, style), 300 + n, sees) for n, style in enumerate(world.STYLE_NAMES[1:])
+            Question(captions.prompt(name, style), 300 + n, sees(concept))
+            for n, style in enumerate(world.STYLE_NAMES[1:])
         ]
     else:
         others = [style for style in world.STYLE_NAMES[1:] if style != name]
@@ -167,8 +167,7 @@ def main(
     start = time.perf_counter()
     rows = []
     for concept in CONCEPTS:
-        texts, sees = by_name(concept)
-        asked = [Question(texts[n % len(texts)], n, sees) for n in range(COLUMNS)]
+        asked = asks_for(concept, COLUMNS, 0)
         name, title = f"together-{concept.kind}", f"{concept.name}, three membranes on"
         rows.append([concept.name, *show(page, bench, membranes, asked, name, title)])
     page.table(head, rows)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from semiperm.concept import Concept
-from semiperm.evaluation import erasure
+from semiperm.evaluation import erasure, prompts
 from semiperm.evaluation.erasure import Bench, Question, look, subject
 from semiperm.models.base import TextFeatures
 from semiperm.terrarium import world
@@ -58,7 +58,7 @@ def test_ordinary_prompts_ask_for_neighbours_styles_and_pairs() -> None:
 
 @some_concept
 def test_asking_by_name_asks_by_name_in_every_template(concept: Concept) -> None:
-    texts, sees = erasure.by_name(concept)
+    texts, sees = prompts.by_name(concept), erasure.sees(concept)
     assert len(set(texts)) == len(texts) >= 5
     assert all(says(concept.name, text) for text in texts)
     asked = erasure.asks_for(concept, 40)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from semiperm.concept import Concept
-from semiperm.evaluation import grid
+from semiperm.evaluation import grid, prompts
 from semiperm.evaluation.pictures import generate
 from semiperm.guard import guard
 from semiperm.membrane.membrane import Membrane
@@ -86,13 +86,13 @@ class Bench:
 
         Below a guarded picture is how far the membranes opened, and whether it is the bare model's bit for bit.
         """
-        prompts = [q.prompt for q in questions]
+        texts = [q.prompt for q in questions]
         bare, _ = self.bare(questions)
-        rows, shares = [grid.Row("bare model", bare, prompts)], [self.share(None, questions)]
+        rows, shares = [grid.Row("bare model", bare, texts)], [self.share(None, questions)]
         for transport in ("calibrated", "always"):
             with guard(self.model, membranes, transport=transport) as guarded:
                 pictures, verdicts = self.judged(guarded, questions)
-                opened = guarded.permeability(prompts).rows()
+                opened = guarded.permeability(texts).rows()
             same = (pictures == bare).all((1, 2, 3))
             notes = [
                 " ".join(f"{name} {gamma:.0f}" for name, gamma in row.items()) + (" = bare" if equal else "")
@@ -103,38 +103,25 @@ class Bench:
         return rows, shares
 
 
-def asks_for(concept: Concept, seeds: int) -> list[Question]:
-    """Return prompts for a concept by its name in all templates, `seeds` pictures spread over them."""
-    texts, sees = by_name(concept)
-    return [Question(texts[seed % len(texts)], 7000 + seed, sees) for seed in range(seeds)]
-
-
-def by_name(concept: Concept) -> tuple[list[str], Sees]:
-    """Return every prompt that names a concept of the terrarium, and how to see it."""
-    name = concept.name
+def sees(concept: Concept) -> Sees:
+    """Return how to tell that a picture shows a concept of the terrarium."""
     if concept.kind == "style":
-        forms = world.style(name).forms
-        return [form.format(captions.with_article(n)) for form in forms for n in ("cat", "car", "apple")], look(name)
-    if concept.kind == "memorised":
-        picture = next(m for m in world.MEMORISED if m.title == name)
-        return captions.memorised_prompts(picture), subject(picture.name)
-    templates = dict.fromkeys(captions.SINGLE)
-    return [template.format(captions.with_article(name)) for template in templates], subject(name)
+        return look(concept.name)
+    return subject(prompts.memorised(concept.name).name if concept.kind == "memorised" else concept.name)
+
+
+def asks_for(concept: Concept, seeds: int, first_seed: int = 7000) -> list[Question]:
+    """Return prompts for a concept by its name in all templates, `seeds` pictures spread over them."""
+    return _spread(prompts.by_name(concept), sees(concept), seeds, first_seed)
 
 
 def by_other_words(concept: Concept, seeds: int) -> list[Question]:
-    """Return prompts that ask for a concept by synonym or paraphrase."""
-    if concept.kind == "style":
-        forms = world.style(concept.name).synonyms
-        texts = [form.format(captions.with_article(n)) for form in forms for n in ("cat", "car")]
-        sees = look(concept.name)
-    elif concept.kind == "memorised":
-        return []
-    else:
-        item = world.thing(concept.name)
-        texts = [captions.with_article(word) for word in item.synonyms] + list(item.phrases)
-        sees = subject(concept.name)
-    return [Question(texts[seed % len(texts)], 8000 + seed, sees) for seed in range(seeds)] if texts else []
+    """Return prompts that ask for a concept by synonym or paraphrase; none where the terrarium knows none."""
+    return _spread(prompts.by_other_words(concept), sees(concept), seeds, 8000)
+
+
+def _spread(texts: Sequence[str], shown: Sees, seeds: int, first_seed: int) -> list[Question]:
+    return [Question(texts[seed % len(texts)], first_seed + seed, shown) for seed in range(seeds)] if texts else []
 
 
 def other_objects(concept: Concept, seeds: int) -> list[Question]:
