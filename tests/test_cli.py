@@ -350,3 +350,23 @@ def test_protocols_are_listed_with_what_they_show_and_cost() -> None:
     assert result.exit_code == 0
     for name in ("objects", "unlearncanvas", "paraphrase", "ablation"):
         assert f"{name} /1" in result.output
+
+
+# library
+
+
+def test_a_library_is_kept_from_the_command_line(cat: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    added = run("library", "add", folder, cat)
+    assert added.exit_code == 0, added.output
+    assert "cat.safetensors" in run("library", "list", folder).output
+    assert "cat.safetensors" in run("library", "search", folder, "CAT").output
+    assert "cat.safetensors" not in run("library", "search", folder, "dog").output
+    assert "1 membranes, all as they were added" in run("library", "verify", folder).output
+    (folder / "cat.safetensors").write_bytes(b"other")
+    verified = run("library", "verify", folder)
+    assert "error" not in verified.output
+    assert verified.exit_code == 1 and "was changed since it was added" in verified.output.replace("\n", " ")
+    assert run("library", "remove", folder, "cat").exit_code == 0
+    assert files(folder) == ["index.json"]
+    assert "no membrane 'cat'" in refused(run("library", "remove", folder, "cat"))

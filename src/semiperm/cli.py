@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 terrarium = typer.Typer(no_args_is_help=True, help="The small world that ships with semiperm: make it, measure it.")
 app.add_typer(terrarium, name="terrarium")
+library = typer.Typer(no_args_is_help=True, help="A folder of membranes with an index that knows what was put in.")
+app.add_typer(library, name="library")
 # prompts, names and paths are text: brackets and colons in them mean nothing
 console = Console(markup=False, emoji=False)
 complaints = Console(stderr=True, markup=False, emoji=False)
@@ -39,6 +41,8 @@ def _plainly() -> Iterator[None]:
     of_transformers.disable_progress_bar()
     try:
         yield
+    except typer.Exit:
+        raise
     except (ValueError, OSError, TypeError, RuntimeError) as error:
         complaints.print(Text.assemble(("error:", "bold red"), f" {_told(error)}"), soft_wrap=True)
         raise typer.Exit(1) from None
@@ -265,6 +269,71 @@ def _differences(first: Path, second: Path) -> Table:
             told(found.figure, found.change), style="bold" if found.certain else None,
         )  # fmt: skip
     return table
+
+
+Folder = Annotated[Path, typer.Argument(help="the library's folder")]
+
+
+def _entries_table(entries: list) -> Table:
+    table = Table("name", "kind", "made for", "bytes", "date", "licence", "file", "sha256")
+    for entry in entries:
+        made_for = entry.base_model or entry.architecture
+        table.add_row(
+            entry.name, entry.kind, made_for, f"{entry.bytes:,}", entry.date, entry.licence, entry.file,
+            entry.sha256[:12],
+        )  # fmt: skip
+    return table
+
+
+@library.command("add")
+def library_add(folder: Folder, membranes: Annotated[list[Path], typer.Argument(help="membranes' files")]) -> None:
+    """Copy membranes into a library."""
+    with _plainly():
+        from semiperm.membrane.library import Library
+
+        console.print(_entries_table(Library(folder).add(membranes)))
+
+
+@library.command("list")
+def library_list(folder: Folder) -> None:
+    """List a library."""
+    with _plainly():
+        from semiperm.membrane.library import Library
+
+        console.print(_entries_table(Library(folder).entries()))
+
+
+@library.command("search")
+def library_search(folder: Folder, text: str) -> None:
+    """List what has a text in its name, kind or base model."""
+    with _plainly():
+        from semiperm.membrane.library import Library
+
+        console.print(_entries_table(Library(folder).search(text)))
+
+
+@library.command("verify")
+def library_verify(folder: Folder) -> None:
+    """Check that every file is what was added; the exit status is 1 if one is not."""
+    with _plainly():
+        from semiperm.membrane.library import Library
+
+        held = Library(folder)
+        wrong = held.verify()
+        for file, what in wrong.items():
+            complaints.print(f"{folder / file} {what}")
+        if wrong:
+            raise typer.Exit(1)
+        console.print(f"{len(held)} membranes, all as they were added")
+
+
+@library.command("remove")
+def library_remove(folder: Folder, name: Annotated[str, typer.Argument(help="a file or a concept")]) -> None:
+    """Delete a membrane from a library."""
+    with _plainly():
+        from semiperm.membrane.library import Library
+
+        console.print(f"{folder / Library(folder).remove(name).file} removed")
 
 
 @terrarium.command("train")
