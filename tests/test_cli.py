@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import semiperm
@@ -370,3 +371,32 @@ def test_a_library_is_kept_from_the_command_line(cat: Path, tmp_path: Path) -> N
     assert run("library", "remove", folder, "cat").exit_code == 0
     assert files(folder) == ["index.json"]
     assert "no membrane 'cat'" in refused(run("library", "remove", folder, "cat"))
+
+
+# other tools' files
+
+
+def test_a_foreign_lora_is_adopted_and_opens_for_its_phrases_alone(model: Path, cat: Path, tmp_path: Path) -> None:
+    tensors = load_file(cat)
+    save_file(tensors, tmp_path / "eraser.safetensors")
+    out = tmp_path / "felines.safetensors"
+    result = run(
+        "adopt", tmp_path / "eraser.safetensors", "--concept", "cat", "--target", "cat", "--target", "kitten",
+        "--model", model, "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    card = semiperm.load(out).card
+    assert card.concept.targets == ("cat", "kitten") and card.gate is not None and card.layers == 48
+    loaded = semiperm.load_model(model)
+    with semiperm.guard(loaded, [out]) as guarded:
+        assert guarded.permeability(["a cat", "two kittens"]).gamma_BK.flatten().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("form", ["kohya", "diffusers", "peft", "merged"])
+def test_membranes_are_exported_for_other_tools(form: str, model: Path, cat: Path, tmp_path: Path) -> None:
+    out = tmp_path / ("folder" if form in ("peft", "merged") else "out.safetensors")
+    result = run("export", cat, "--format", form, "--model", model, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert out.is_dir() == (form in ("peft", "merged"))
+    if form != "merged":
+        assert "holds one membrane" in refused(run("export", cat, cat, "--format", form, "--out", tmp_path / "x"))

@@ -182,6 +182,49 @@ def inspect(
 
 
 @app.command()
+def adopt(
+    adapter: Annotated[Path, typer.Argument(help="an erasing LoRA of another tool, or the SPM authors' file")],
+    concept: Annotated[str, typer.Option(help="what it erases")],
+    out: Annotated[Path | None, typer.Option(help="where to write the membrane (CONCEPT.safetensors)")] = None,
+    model: Model = "terrarium",
+    kind: Annotated[Literal["object", "style", "explicit", "memorised"], typer.Option()] = "object",
+    target: Annotated[list[str] | None, typer.Option(help="a phrase that asks for it; repeat it")] = None,
+) -> None:
+    """Make a membrane of any erasing LoRA: give it a card and a gate for the phrases that ask for the concept."""
+    with _plainly():
+        from semiperm import Concept, load, load_model, save
+        from semiperm.erasing.gate import adopted
+
+        loaded = load_model(model)
+        erased = Concept(name=concept, targets=tuple(target or ()), kind=kind)
+        membrane = adopted(load(adapter, layers=loaded.erasable_layers()), erased, loaded)
+        console.print(save(membrane, out or Path(f"{erased.slug}.safetensors")))
+
+
+@app.command()
+def export(
+    membrane: Annotated[list[Path], typer.Argument(help="a membrane; several for a merged model")],
+    out: Annotated[Path, typer.Option(help="file or folder to write")],
+    form: Annotated[Literal["kohya", "diffusers", "peft", "merged"], typer.Option("--format")] = "diffusers",
+    model: Model = "terrarium",
+    permeability: Annotated[float, typer.Option(help="how far a merged model's membranes are open")] = 1.0,
+) -> None:
+    """Write a membrane for another tool, or a model with membranes baked in for servers that know no adapters."""
+    with _plainly():
+        from semiperm import load, load_model
+        from semiperm.membrane.export import export as write
+        from semiperm.membrane.export import merge
+
+        if form == "merged":
+            worn = {str(path): (load(path), permeability) for path in membrane}
+            console.print(merge(load_model(model), worn, out))
+        elif len(membrane) > 1:
+            raise ValueError(f"the format {form} holds one membrane; only a merged model holds several")
+        else:
+            console.print(write(load(membrane[0]), form, out))
+
+
+@app.command()
 def protocols() -> None:
     """List what can be measured: what each protocol shows and what it costs."""
     from semiperm.evaluation.protocols import PROTOCOLS

@@ -97,6 +97,17 @@ def with_gate(membrane: Membrane, model: DiffusionModel) -> Membrane:
     return membrane.with_card(gate=fit(membrane.card.concept, model))
 
 
+def adopted(membrane: Membrane, concept: Concept, model: DiffusionModel) -> Membrane:
+    """Return any erasing adapter of a model as a membrane for a concept: with a card, and a gate for its phrases.
+
+    Raises:
+        CoverageError: the adapter covers other layers than a membrane of this model.
+    """
+    fitted = membrane.fitted_to(model.erasable_layers())
+    facts = {"base_model": model.name, "architecture": model.architecture, "fingerprint": model.fingerprint()}
+    return fitted.with_card(concept=concept.model_dump(), gate=fit(concept, model), **facts)
+
+
 def _in_style(phrase: str, things: list[str], seed: int) -> list[str]:
     scenes = compose(things, [], MIXED, seed + 1)
     return [_STYLED[number % len(_STYLED)].format(scene=text, style=phrase) for number, text in enumerate(scenes)]
