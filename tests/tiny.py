@@ -4,15 +4,23 @@ from typing import Any, Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
 )
 
 COMMON = (
@@ -64,7 +72,7 @@ def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
-def _vae() -> AutoencoderKL:
+def _vae(**changes: Any) -> AutoencoderKL:
     # diffusers annotates its sequences as tuples of one
     config: dict[str, Any] = {
         "block_out_channels": (8, 16),
@@ -74,6 +82,7 @@ def _vae() -> AutoencoderKL:
         "latent_channels": 4,
         "norm_num_groups": 4,
         "sample_size": 16,
+        **changes,
     }
     return AutoencoderKL(**config).eval()
 
@@ -128,6 +137,75 @@ def tiny_pipeline(
             feature_extractor=nothing,
             requires_safety_checker=False,
         )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_t5_tokenizer() -> T5Tokenizer:
+    """A unigram vocabulary of WORDS and letters, with T5's end token and no start token."""
+    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("\u2581", -4.0)]
+    pieces += [(f"\u2581{word}", -2.0) for word in WORDS] + [(letter, -8.0) for letter in letters]
+    vocab: Any = pieces
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=32)
+
+
+def _t5(tokenizer: T5Tokenizer, width: int) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=2 * width, num_layers=1, num_heads=2)
+    ).eval()
+
+
+def tiny_sd3_pipeline(seed: int = 0, *, t5: bool = True) -> StableDiffusion3Pipeline:
+    """A Stable Diffusion 3 of 16x16 pixels: two CLIP encoders, T5 or none, joint attention in two blocks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer, tokenizer_2 = tiny_tokenizer(), tiny_tokenizer(pad_token="!")
+        tokenizer_3 = tiny_t5_tokenizer()
+        width = 2 * HIDDEN + 8
+        build: Any = SD3Transformer2DModel
+        whole: Any = StableDiffusion3Pipeline
+        pipeline = whole(
+            transformer=build(
+                sample_size=8, patch_size=2, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+                joint_attention_dim=width, caption_projection_dim=16, pooled_projection_dim=2 * HIDDEN, out_channels=4,
+                pos_embed_max_size=8,
+            ).eval(),
+            vae=_vae(shift_factor=0.1),
+            text_encoder=CLIPTextModelWithProjection(_text_config(tokenizer)).eval(),
+            tokenizer=tokenizer,
+            text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer_2)).eval(),
+            tokenizer_2=tokenizer_2,
+            text_encoder_3=_t5(tokenizer_3, width) if t5 else None,
+            tokenizer_3=tokenizer_3 if t5 else None,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_flux_pipeline(seed: int = 0, *, dev: bool = True) -> FluxPipeline:
+    """A FLUX.1 of 16x16 pixels: CLIP for modulation, T5 for joint attention, one double and one single block."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer, tokenizer_2 = tiny_tokenizer(), tiny_t5_tokenizer()
+        build: Any = FluxTransformer2DModel
+        whole: Any = FluxPipeline
+        pipeline = whole(
+            transformer=build(
+                patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+                num_attention_heads=2, joint_attention_dim=16, pooled_projection_dim=HIDDEN, guidance_embeds=dev,
+                axes_dims_rope=(4, 4, 8),
+            ).eval(),
+            vae=_vae(shift_factor=0.1),
+            text_encoder=CLIPTextModel(_text_config(tokenizer)).eval(),
+            tokenizer=tokenizer,
+            text_encoder_2=_t5(tokenizer_2, 16),
+            tokenizer_2=tokenizer_2,
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=dev),
+        )  # fmt: skip
+    # the class takes pictures of 1024 pixels by default
+    pipeline.default_sample_size = 8
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

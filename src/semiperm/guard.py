@@ -199,7 +199,7 @@ class Guard:
             ) from error
 
     def _asked(self, arguments: Mapping[str, Any]) -> Permeability:
-        prompt, prompt_2 = arguments.get("prompt"), arguments.get("prompt_2")
+        prompt = arguments.get("prompt")
         embeds, pooled = arguments.get("prompt_embeds"), arguments.get("pooled_prompt_embeds")
         if prompt is None and embeds is not None:
             where = self.model.device
@@ -209,11 +209,14 @@ class Guard:
         if not isinstance(prompt, str | list):
             raise TypeError("Give a prompt, a list of prompts, or prompt_embeds: there is nothing to judge by.")
         asked = self.permeability(prompt)
-        if prompt_2:
-            # the second encoder's prompt can ask for a concept as well as the first's
-            also = self.permeability([prompt_2] * len(asked.prompts) if isinstance(prompt_2, str) else prompt_2)
+        for name in ("prompt_2", "prompt_3"):
+            other = arguments.get(name)
+            if not other:
+                continue
+            # another encoder's prompt can ask for a concept as well as the first's
+            also = self.permeability([other] * len(asked.prompts) if isinstance(other, str) else other)
             if len(also.prompts) != len(asked.prompts):
-                raise ValueError(f"There are {len(asked.prompts)} prompts, but prompt_2 has {len(also.prompts)}.")
+                raise ValueError(f"There are {len(asked.prompts)} prompts, but {name} has {len(also.prompts)}.")
             asked = Permeability(asked.prompts, asked.names, torch.maximum(asked.gamma_BK, also.gamma_BK))
         return asked
 
@@ -241,7 +244,7 @@ class Guard:
     def _opened(self, gamma_NK: Tensor) -> Iterator[None]:
         self._gamma_NK, self._batch = gamma_NK, 0
         # on the outermost module, which for a compiled denoiser is outside of the compiled graph
-        handle = self.pipeline.unet.register_forward_pre_hook(self._pour, with_kwargs=True)
+        handle = self.model.called.register_forward_pre_hook(self._pour, with_kwargs=True)
         try:
             yield
         finally:
@@ -254,7 +257,7 @@ class Guard:
         # From the batch at hand and not from guidance_scale: a callback may end guidance half way, and some pipelines
         # have a third branch. All of them put the branches one after the other, never interleaved.
         gamma_NK = self._gamma_NK
-        batch = (args[0] if args else kwargs["sample"]).shape[0]
+        batch = (args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))).shape[0]
         if gamma_NK is None or batch == self._batch or not len(self.stack):
             return
         if batch % len(gamma_NK):

@@ -75,7 +75,7 @@ def test_a_seed_reproduces_a_trajectory_and_nothing_needs_a_gradient() -> None:
 def test_the_schedule_is_the_models_own_and_leaves_the_pipelines_alone() -> None:
     pipeline = tiny_pipeline()
     before = pipeline.scheduler.num_inference_steps
-    scheduler = trajectories.schedule(model_of(pipeline), 7)
+    scheduler = model_of(pipeline).schedule(7)
     assert torch.equal(scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod)
     assert len(scheduler.timesteps) == 7 and pipeline.scheduler.num_inference_steps == before
 
@@ -85,7 +85,7 @@ def test_latents_are_not_clipped_whatever_the_pipelines_scheduler_knows() -> Non
     pipeline.scheduler = DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="epsilon"
     )
-    scheduler: Any = trajectories.schedule(model_of(pipeline), 5)
+    scheduler: Any = model_of(pipeline).schedule(5)
     x, noise = torch.full((1, 4, 8, 8), 30.0), torch.zeros(1, 4, 8, 8)
     t = int(scheduler.timesteps[2])
     clean = scheduler.step(noise, t, x).pred_original_sample

@@ -1,6 +1,7 @@
 """Exported membranes do in other tools what they do in ours."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch import Tensor
 from semiperm.concept import Concept
 from semiperm.guard import guard
 from semiperm.membrane.export import export, merge
+from semiperm.membrane.files import load
 from semiperm.membrane.membrane import Card, CoverageError, Membrane
 from semiperm.models.load import load_model, model_of
-from tests.tiny import tiny_pipeline, tiny_xl_pipeline
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 
 def membrane_for(pipeline: Any, seed: int = 0, rank: int = 1) -> Membrane:
@@ -30,9 +32,18 @@ def draw(pipeline: Any) -> Tensor:
     return pipeline("a cat", generator=generator, num_inference_steps=2, output_type="pt").images
 
 
-@pytest.fixture(params=["conv", "linear", "xl"])
+KINDS: dict[str, Callable[[], Any]] = {
+    "conv": tiny_pipeline,
+    "linear": lambda: tiny_pipeline(linear_projection=True),
+    "xl": tiny_xl_pipeline,
+    "sd3": tiny_sd3_pipeline,
+    "flux": tiny_flux_pipeline,
+}
+
+
+@pytest.fixture(params=KINDS)
 def pipeline(request: pytest.FixtureRequest) -> Any:
-    return tiny_xl_pipeline() if request.param == "xl" else tiny_pipeline(linear_projection=request.param == "linear")
+    return KINDS[request.param]()
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -52,7 +63,7 @@ def test_peft_loads_its_folder_and_predicts_the_same(pipeline: Any, tmp_path: Pa
     with guard(pipeline, [membrane], transport="always") as guarded:
         ours = draw(guarded)
     folder = export(membrane, "peft", tmp_path / "adapter")
-    adapted = PeftModel.from_pretrained(pipeline.unet, str(folder))
+    adapted = PeftModel.from_pretrained(model_of(pipeline).denoiser, str(folder))
     covered = [name for name, _ in adapted.named_modules() if name.endswith("lora_A.default")]
     assert len(covered) == len(membrane.down)
     # PEFT puts its layers into the network that it wraps
@@ -72,6 +83,7 @@ def test_a_merged_model_is_the_guarded_one_for_every_prompt(pipeline: Any, tmp_p
         ours = draw(guarded)
     merged = load_model(out).pipeline
     merged.set_progress_bar_config(disable=True)
+    merged.default_sample_size = pipeline.default_sample_size if hasattr(pipeline, "default_sample_size") else 8
     assert (draw(merged) - ours).abs().max() < 1e-4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"]
     with pytest.raises(FileExistsError, match="new folder"):
@@ -95,3 +107,12 @@ def test_unknown_forms_and_names_are_refused(tmp_path: Path) -> None:
         export(membrane, form, tmp_path / "x")
     with pytest.raises(ValueError, match="must end in .safetensors"):
         export(membrane, "diffusers", tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_what_is_exported_is_read_again_bit_for_bit(pipeline: Any, form: Any, tmp_path: Path) -> None:
+    membrane = membrane_for(pipeline, rank=2)
+    again = load(export(membrane, form, tmp_path / "x.safetensors"), layers=membrane.down)
+    assert set(again.up) == set(membrane.up)
+    assert all(torch.equal(again.up[path], membrane.up[path]) for path in membrane.up)
+    assert all(torch.equal(again.down[path], membrane.down[path]) for path in membrane.up)

@@ -372,10 +372,11 @@ UNSOUND: dict[str, tuple[dict[str, Tensor], str]] = {
     "a tensor more": (sound() | {"extra": torch.ones(1)}, "tensor 'extra' is no part of a LoRA"),
     "a text encoder": (
         sound() | {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(1, 4)},
-        "no part of a LoRA for a UNet",
+        "no part of a LoRA for a denoiser",
     ),
     "a LoHa": ({f"{NAME}.hada_w1_a": torch.ones(1, 4)}, "no part of a LoRA"),
-    "the PEFT layout": ({f"unet.{LAYER}.lora_A.weight": torch.ones(1, 4)}, "only one that is read"),
+    "half a pair in PEFT's names": ({f"unet.{LAYER}.lora_A.weight": torch.ones(1, 4)}, "one is missing"),
+    "PEFT's names under nothing": ({f"{LAYER}.lora_A.weight": torch.ones(1, 4)}, "the only ones that are read"),
     "a whole model": ({f"{LAYER}.weight": torch.ones(3, 4)}, "no part of a LoRA"),
     "two ranks": (
         sound() | {f"lora_unet_mid_block_{i}.lora_{s}.weight": torch.ones(2, 2) for i in "0" for s in ("up", "down")},

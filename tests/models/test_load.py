@@ -181,8 +181,8 @@ def test_folders_that_are_no_models_are_refused(tmp_path: Path) -> None:
     index.write_text("[]")
     with pytest.raises(ModelLoadError, match="damaged"):
         load_model(tmp_path)
-    index.write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(ModelLoadError, match="FluxPipeline, which is not supported"):
+    index.write_text(json.dumps({"_class_name": "KandinskyPipeline"}))
+    with pytest.raises(ModelLoadError, match="KandinskyPipeline, which is not supported"):
         load_model(tmp_path)
 
 

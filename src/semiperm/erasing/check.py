@@ -2,7 +2,6 @@
 
 import torch
 
-from semiperm.erasing import trajectories
 from semiperm.erasing.anchors import Anchors
 from semiperm.erasing.prompts import target_prompts
 from semiperm.erasing.recipe import Recipe
@@ -25,7 +24,7 @@ def self_check(
     pairs = target_prompts(membrane.card.concept)[:1]
     target, instead = model.encode([pairs[0][0]] * count), model.encode([pairs[0][1]] * count)
     near = held.features.select(held.draw(count, recipe.neighbours, generator))
-    t = trajectories.schedule(model, count + 1).timesteps[:count].to(model.device)
+    t = model.schedule(count + 1).timesteps[:count].to(model.device)
     x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
     with torch.no_grad():
         bare = [predict(x, t, features) for features in (target, instead, near)]

@@ -122,7 +122,7 @@ def _own_tokens(features: TextFeatures, phrases: list[str], model: DiffusionMode
     for row, (ids, phrase) in enumerate(zip(features.ids, phrases, strict=True)):
         end = last_token(ids, ids_of[phrase])
         if end is not None:
-            states.append(features.hidden_BTC[row, end])
+            states.append(features.hidden_BTC[row, end - 1 + features.start])
     if len(states) < 2:
         raise ValueError(f"the text encoder does not keep the tokens of {distinct[0]!r} together: give another phrase")
     return torch.stack(states)

@@ -45,12 +45,15 @@ def text_pairs(concept: Concept, model: DiffusionModel) -> tuple[Tensor, Tensor]
 def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: Recipe) -> Membrane:
     """Make a membrane for the text side in closed form; all other layers start as the identity."""
     layers = model.erasable_layers()
-    target_NC, surrogate_NC = text_pairs(concept, model)
-    anchors_NC = anchors.features.hidden_BTC.flatten(0, 1)
     generator = torch.Generator().manual_seed(recipe.seed)
     membrane = Membrane.zero(layers, Card(concept=concept), recipe.rank, generator)
-    down, up = dict(membrane.down), dict(membrane.up)
     text_side = {path: layer for path, layer in layers.items() if reads_text(path)}
+    if not text_side:
+        # where text and picture are attended to together, no layer reads the text as the encoder gave it
+        return membrane
+    target_NC, surrogate_NC = text_pairs(concept, model)
+    anchors_NC = anchors.features.hidden_BTC.flatten(0, 1)
+    down, up = dict(membrane.down), dict(membrane.up)
     pairs = solve(
         [cast(nn.Linear, layer).weight.detach().float().cpu() for layer in text_side.values()],
         target_NC.float().cpu(),

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
@@ -28,20 +27,11 @@ class States:
         return len(self.t_S)
 
 
-def schedule(model: DiffusionModel, steps: int, **changes: Any) -> DDIMScheduler:
-    """Return a DDIM schedule with the model's own betas and prediction type, set to `steps`."""
-    config = dict(model.pipeline.scheduler.config)
-    # other schedulers know no clipping of pixels, which DDIM does unless told, and latents must not be clipped
-    scheduler: Any = DDIMScheduler.from_config({"clip_sample": False, **config, **changes})
-    scheduler.set_timesteps(steps)
-    return scheduler
-
-
 @torch.no_grad()
 def denoise(
     model: DiffusionModel,
     predict: Predict,
-    scheduler: DDIMScheduler,
+    scheduler: Any,
     prompts: TextFeatures,
     *,
     guidance: float,
@@ -50,12 +40,16 @@ def denoise(
     """Yield (timestep, latents (B, C, H, W)) from pure noise on; the timestep is the one to ask the denoiser about."""
     count = len(prompts)
     x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
-    x = x * scheduler.init_noise_sigma
-    features = concatenate([model.unconditional(count), prompts])
+    x = x * getattr(scheduler, "init_noise_sigma", 1.0)
+    features = prompts if model.distilled else concatenate([model.unconditional(count), prompts])
     yield scheduler.timesteps[0], x
     for t, after in pairwise(scheduler.timesteps):
-        empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
-        x = scheduler.step(empty + guidance * (asked - empty), int(t), x, return_dict=False)[0]
+        if model.distilled:
+            found = predict(x, t.expand(count), features)
+        else:
+            empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
+            found = empty + guidance * (asked - empty)
+        x = scheduler.step(found, t, x, return_dict=False)[0]
         yield after, x
 
 
@@ -70,7 +64,7 @@ def run(
     generator: torch.Generator,
 ) -> States:
     """Denoise one trajectory for each row of `target` named in `prompts` and return all its states but pure noise."""
-    scheduler = schedule(model, steps)
+    scheduler = model.schedule(steps)
     path = denoise(model, predict, scheduler, target.select(prompts), guidance=guidance, generator=generator)
     _, *states = path
     x_SCHW = torch.cat([x for _, x in states])

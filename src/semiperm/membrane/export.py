@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from semiperm.atomic import whole
-from semiperm.membrane.files import save
+from semiperm.membrane.files import TRANSFORMER, of_transformer, save
 from semiperm.membrane.membrane import Membrane
 from semiperm.models.base import DiffusionModel
 
@@ -22,8 +22,8 @@ def export(membrane: Membrane, form: Form, out: Path) -> Path:
     """Write a membrane for another tool and return what was written.
 
     `kohya` is the file that `save` writes (ComfyUI, A1111, diffusers). `diffusers` is the one file of
-    `save_lora_weights`, in PEFT's names under `unet.`. `peft` is a folder with adapter_config.json and
-    adapter_model.safetensors, as PEFT's `from_pretrained` reads it.
+    `save_lora_weights`, in PEFT's names under `unet.` or `transformer.`. `peft` is a folder with adapter_config.json
+    and adapter_model.safetensors, as PEFT's `from_pretrained` reads it.
 
     Raises:
         ValueError: there is no such form, or the file's name does not end in .safetensors.
@@ -33,7 +33,7 @@ def export(membrane: Membrane, form: Form, out: Path) -> Path:
     if form == "diffusers":
         if out.suffix != ".safetensors":
             raise ValueError(f"{out}: a diffusers LoRA's file name must end in .safetensors")
-        _write(out, _pairs(membrane, "unet."))
+        _write(out, _pairs(membrane, TRANSFORMER if of_transformer(membrane) else "unet."))
         return out
     if form == "peft":
         _write(out / "adapter_model.safetensors", _pairs(membrane, "base_model.model."))

@@ -1,11 +1,13 @@
-"""Membranes in safetensors files: ours, the SPM authors', and plain kohya LoRAs.
+"""Membranes in safetensors files: ours, the SPM authors', and plain LoRAs.
 
-Ours is a kohya LoRA as diffusers, ComfyUI and A1111 read it; what else a membrane is stands in the metadata.
+For a UNet ours is a kohya LoRA as diffusers, ComfyUI and A1111 read it, for a transformer a LoRA in PEFT's names as
+diffusers and ComfyUI read it; what else a membrane is stands in the metadata.
 Formats: [safetensors](https://github.com/huggingface/safetensors#format),
 [modelspec](https://github.com/Stability-AI/ModelSpec).
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +23,7 @@ from torch import Tensor
 from semiperm.atomic import whole
 from semiperm.concept import Concept
 from semiperm.membrane.membrane import Card, Membrane, listed
+from semiperm.models.base import BLOCKS
 
 SUFFIX = ".safetensors"
 MAX_BYTES = 2 * 1024**3
@@ -28,6 +31,11 @@ MAX_HEADER_BYTES = 16 * 1024**2
 
 PREFIX = "lora_unet_"
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+PEFT_DOWN, PEFT_UP = ".lora_A.weight", ".lora_B.weight"
+SIDES = {DOWN: DOWN, UP: UP, ALPHA: ALPHA, PEFT_DOWN: DOWN, PEFT_UP: UP}
+# what stands before a layer's own path in PEFT's names
+TRANSFORMER = "transformer."
+DIRECT = (TRANSFORMER, "unet.", "base_model.model.")
 CARD_KEY, LAYERS_KEY = "semiperm.card", "semiperm.layers"
 
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -52,7 +60,7 @@ class MembraneFileError(ValueError):
 
 
 def save(membrane: Membrane, path: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-    """Write a membrane as one safetensors file in the kohya layout and return its path.
+    """Write a membrane as one safetensors file, in the layout that its denoiser's tools read, and return its path.
 
     The same membrane always gives the same bytes, and a file that is there already is replaced in one step or not at
     all. `dtype` (float16, bfloat16, float32) stores another precision than the membrane's own.
@@ -64,13 +72,17 @@ def save(membrane: Membrane, path: str | Path, *, dtype: torch.dtype | None = No
     if path.suffix != SUFFIX:
         raise MembraneFileError(f"{path}: a membrane's file name must end in {SUFFIX}")
     tensors: dict[str, Tensor] = {}
+    direct = of_transformer(membrane)
     for layer, down in membrane.down.items():
-        name = _flat(layer)
-        if name + DOWN in tensors:
+        name = TRANSFORMER + layer if direct else _flat(layer)
+        ends = (PEFT_DOWN, PEFT_UP) if direct else (DOWN, UP)
+        if name + ends[0] in tensors:
             raise MembraneFileError(f"{path}: two layers would be stored under one name, {name}")
-        tensors[name + DOWN] = down.detach().to("cpu", dtype).contiguous().clone()
-        tensors[name + UP] = membrane.up[layer].detach().to("cpu", dtype).contiguous().clone()
-        tensors[name + ALPHA] = torch.tensor(float(membrane.rank))
+        tensors[name + ends[0]] = down.detach().to("cpu", dtype).contiguous().clone()
+        tensors[name + ends[1]] = membrane.up[layer].detach().to("cpu", dtype).contiguous().clone()
+        if not direct:
+            # PEFT's names know no alpha: there the scale is 1 unless a file says otherwise
+            tensors[name + ALPHA] = torch.tensor(float(membrane.rank))
     for name, tensor in tensors.items():
         _check_numbers(path, name, tensor)
     data = _sorted_header(safetensors.torch.save(tensors, _metadata(membrane, path.stem)))
@@ -96,6 +108,8 @@ def load(path: str | Path, layers: Iterable[str] | None = None) -> Membrane:
     own = CARD_KEY in metadata
     paths = _own_layers(path, metadata) if own else None if layers is None else list(layers)
     down, up = _pairs(path, tensors, _Names(path, paths))
+    if (scale := _peft_scale(path, metadata)) != 1:
+        up = {layer: value.float() * scale for layer, value in up.items()}
     card = _own_card(path, metadata) if own else _foreign_card(path, metadata)
     try:
         membrane = Membrane(card, down, up)
@@ -106,6 +120,12 @@ def load(path: str | Path, layers: Iterable[str] | None = None) -> Membrane:
             f"{path}: its metadata say rank {metadata['rank']}, but its tensors have {membrane.rank}"
         )
     return membrane
+
+
+def of_transformer(membrane: Membrane) -> bool:
+    """Tell whether a membrane's denoiser is a transformer itself, and no UNet that has some inside."""
+    blocks = tuple(f"{block}." for block in BLOCKS)
+    return all(layer.startswith(blocks) for layer in membrane.down)
 
 
 # writing
@@ -192,6 +212,31 @@ class _Names:
         if layers is not None and self.known is not None and len(self.known) != len(layers):
             raise MembraneFileError(f"{path}: several layers share one flattened name, so their tensors are ambiguous")
 
+    def part(self, name: str) -> tuple[str, str]:
+        """Return which side of which layer a tensor is.
+
+        Raises:
+            MembraneFileError: it is no part of an adapter, or belongs to no layer that a membrane covers.
+        """
+        end = next((end for end in SIDES if name.endswith(end)), None)
+        if end is None or not name.startswith((PREFIX, *DIRECT)):
+            raise MembraneFileError(
+                f"{self.path}: tensor {name!r} is no part of a LoRA for a denoiser, neither in kohya's names "
+                f"({PREFIX}<layer>{DOWN}, {UP}, {ALPHA}) nor in PEFT's "
+                f"({TRANSFORMER}<layer>{PEFT_DOWN}, {PEFT_UP}), the only ones that are read"
+            )
+        bare = name.removesuffix(end)
+        return SIDES[end], self.layer(bare) if bare.startswith(PREFIX) else self._direct(bare)
+
+    def _direct(self, name: str) -> str:
+        layer = name.removeprefix(next(prefix for prefix in DIRECT if name.startswith(prefix)))
+        if self.known is not None and layer not in self.known.values():
+            raise MembraneFileError(
+                f"{self.path}: {layer} is no layer that a membrane covers here; the file was made for another "
+                "architecture, or for more than the denoiser's transformer blocks"
+            )
+        return layer
+
     def layer(self, name: str) -> str:
         if self.known is not None:
             if name not in self.known:
@@ -211,14 +256,9 @@ class _Names:
 def _pairs(path: Path, tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sides: dict[str, dict[str, Tensor]] = {DOWN: {}, UP: {}, ALPHA: {}}
     for name, tensor in tensors.items():
-        end = next((end for end in sides if name.endswith(end)), None)
-        if end is None or not name.startswith(PREFIX):
-            raise MembraneFileError(
-                f"{path}: tensor {name!r} is no part of a LoRA for a UNet in the kohya layout "
-                f"({PREFIX}<layer>{DOWN}, {UP}, {ALPHA}), the only one that is read"
-            )
+        side, layer = names.part(name)
         _check_numbers(path, name, tensor)
-        sides[end][names.layer(name.removesuffix(end))] = tensor
+        sides[side][layer] = tensor
     downs, ups, alphas = sides[DOWN], sides[UP], sides[ALPHA]
     if not downs and not ups:
         raise MembraneFileError(f"{path}: there are no adapter tensors in it")
@@ -256,6 +296,21 @@ def _check_numbers(path: Path, name: str, tensor: Tensor) -> None:
         )
     if tensor.dtype.is_complex or not torch.isfinite(tensor).all():
         raise MembraneFileError(f"{path}: tensor {name} has numbers that are not finite")
+
+
+def _peft_scale(path: Path, metadata: Mapping[str, str]) -> float:
+    # diffusers keeps PEFT's configuration beside the tensors, each key under the part that it is for
+    text = metadata.get("lora_adapter_metadata")
+    if text is None:
+        return 1.0
+    try:
+        facts = {key.split(".")[-1]: value for key, value in json.loads(text).items()}
+        scale = float(facts["lora_alpha"]) / float(facts["r"])
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError):
+        raise MembraneFileError(f"{path}: its metadata 'lora_adapter_metadata' names no rank and alpha") from None
+    if not math.isfinite(scale) or scale == 0:
+        raise MembraneFileError(f"{path}: its metadata 'lora_adapter_metadata' has a scale of {scale}")
+    return scale
 
 
 def _own_card(path: Path, metadata: Mapping[str, str]) -> Card:

@@ -107,13 +107,13 @@ def gate_score(gate: dict[str, Any], features: TextFeatures) -> Tensor:
 
 
 def read_mask(features: TextFeatures) -> Tensor:
-    """Return which positions the gate reads: every token after the first up to the end of the text, (B, T) bool.
+    """Return which positions the gate reads: every token after the start token up to the end of the text, (B, T) bool.
 
-    The first token has seen nothing of the prompt. Embeddings without a mask are read to their end.
+    The start token has seen nothing of the prompt. Embeddings without a mask are read to their end.
     """
     shape = features.hidden_BTC.shape[:2]
     mask_BT = torch.ones(shape, dtype=torch.bool) if features.mask_BT is None else features.mask_BT.clone()
-    mask_BT[:, 0] = False
+    mask_BT[:, : features.start] = False
     return mask_BT.to(features.hidden_BTC.device)
 
 

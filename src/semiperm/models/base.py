@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 # B batch, T tokens, C channels
 
+BLOCKS = ("transformer_blocks", "single_transformer_blocks")
+
 
 @dataclass(frozen=True)
 class TextFeatures:
@@ -21,6 +23,7 @@ class TextFeatures:
         pooled_BC: one vector a prompt, where the model has one.
         mask_BT: True from the start token to the end-of-text token; None if the prompts came as embeddings.
         ids: token ids of each prompt without start, end and padding; None if the prompts came as embeddings.
+        start: the position of the first of `ids`: 1 behind a start token, 0 where there is none.
         condition: further tensors for the denoiser (SDXL's `text_embeds` and `time_ids`), batch first.
     """
 
@@ -29,6 +32,7 @@ class TextFeatures:
     mask_BT: Tensor | None = None
     ids: tuple[tuple[int, ...], ...] | None = None
     condition: Mapping[str, Tensor] = field(default_factory=dict)
+    start: int = 1
 
     def __len__(self) -> int:
         return self.hidden_BTC.shape[0]
@@ -42,6 +46,7 @@ class TextFeatures:
             mask_BT=None if self.mask_BT is None else self.mask_BT[rows],
             ids=None if self.ids is None else tuple(self.ids[row] for row in rows.tolist()),
             condition={name: value[rows] for name, value in self.condition.items()},
+            start=self.start,
         )
 
 
@@ -56,19 +61,22 @@ def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
         mask_BT=torch.cat(masks) if len(masks) == len(parts) else None,
         ids=tuple(row for part in ids for row in part) if len(ids) == len(parts) else None,
         condition={name: torch.cat([part.condition[name] for part in parts]) for name in parts[0].condition},
+        start=parts[0].start,
     )
 
 
 def erasable_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
-    """Return every Linear and Conv2d inside the denoiser's `Transformer2DModel` blocks, by path.
+    """Return every Linear and Conv2d inside the denoiser's transformer blocks, by path.
 
-    These are the layers of arXiv:2312.16145, sec. 4.1.
+    In a UNet these are its `Transformer2DModel` blocks, which are the layers of arXiv:2312.16145, sec. 4.1; a denoiser
+    that is a transformer itself has them in `transformer_blocks` and `single_transformer_blocks`.
     """
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
     found: dict[str, nn.Module] = {}
+    whole = [getattr(denoiser, name, None) for name in BLOCKS]
     for prefix, block in denoiser.named_modules():
-        if isinstance(block, Transformer2DModel):
+        if isinstance(block, Transformer2DModel) or any(block is one for one in whole):
             for path, layer in block.named_modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d):
                     found[f"{prefix}.{path}"] = layer
@@ -98,11 +106,13 @@ class DiffusionModel(ABC):
         name: the name it was loaded under ("terrarium", a Hub id, a path).
         pipeline: the diffusers pipeline, which stays the caller's to use.
         architecture: the modelspec architecture without suffix ("stable-diffusion-v1", ...).
+        distilled: whether guidance is built in, so that a trajectory needs no empty prompt.
     """
 
     name: str
     pipeline: Any
     architecture: str
+    distilled: bool = False
 
     @property
     @abstractmethod
@@ -112,7 +122,13 @@ class DiffusionModel(ABC):
     @property
     @abstractmethod
     def prediction_type(self) -> str:
-        """What the denoiser predicts: "epsilon" or "v_prediction"."""
+        """What the denoiser predicts: "epsilon", "v_prediction" or "flow" (a velocity)."""
+
+    @property
+    def called(self) -> nn.Module:
+        """The module that the pipeline calls: the denoiser, or what `torch.compile` put around it."""
+        unet = getattr(self.pipeline, "unet", None)
+        return self.pipeline.transformer if unet is None else unet
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
@@ -125,6 +141,13 @@ class DiffusionModel(ABC):
     @abstractmethod
     def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         """Return the denoiser's raw output, of its own prediction type, at latents `x` and timesteps `t` (B,) or ()."""
+
+    @abstractmethod
+    def schedule(self, steps: int, **changes: Any) -> Any:
+        """Return a diffusers scheduler set to `steps`, deterministic, on the model's own noise schedule.
+
+        `changes` are to the scheduler's configuration.
+        """
 
     @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 
 from semiperm.models.base import DiffusionModel
+from semiperm.models.flow import Flux, StableDiffusion3
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.terrarium import WEIGHTS as TERRARIUM
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
+# by the beginning of the pipeline's class; any other pipeline is Stable Diffusion's or none that is known
+FAMILIES: dict[str, type[DiffusionModel]] = {"StableDiffusion3": StableDiffusion3, "Flux": Flux}
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -69,7 +73,11 @@ def model_of(pipeline: Any, name: str = "") -> DiffusionModel:
     Raises:
         TypeError: no family of models here knows such a pipeline.
     """
-    return pipeline if isinstance(pipeline, DiffusionModel) else StableDiffusion(pipeline, name)
+    if isinstance(pipeline, DiffusionModel):
+        return pipeline
+    kind = type(pipeline).__name__
+    family = next((FAMILIES[prefix] for prefix in FAMILIES if kind.startswith(prefix)), StableDiffusion)
+    return family(pipeline, name)
 
 
 def _best_device() -> str:
@@ -81,7 +89,8 @@ def _best_device() -> str:
 def _pipeline_class(class_name: Any, where: str) -> Any:
     if class_name not in PIPELINES:
         raise ModelLoadError(
-            f"{where} is a {class_name}, which is not supported; supported are {' and '.join(PIPELINES)}."
+            f"{where} is a {class_name}, which is not supported; supported are {', '.join(PIPELINES)}. "
+            "docs/families.md says how a family is added."
         )
     import diffusers
 
@@ -93,13 +102,16 @@ def _from_folder(path: Path, dtype: torch.dtype) -> Any:
     if not index.is_file():
         raise ModelLoadError(f"{path} is not a diffusers folder: it has no model_index.json.")
     try:
-        class_name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        parts = json.loads(index.read_text(encoding="utf-8"))
+        class_name = parts.get("_class_name")
     except (ValueError, AttributeError) as error:
         raise ModelLoadError(f"{index} is damaged: {error}") from error
     weights = [file.name for file in path.glob("*/*.safetensors")]
     # a folder saved with variant="fp16" has no other weights, and diffusers finds them only when told
     variant = "fp16" if weights and all(".fp16." in file for file in weights) else None
-    return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant)
+    # SD3 may be kept without its largest text encoder, which diffusers takes for an oversight unless told
+    absent = {part: None for part in DISPENSABLE.get(class_name, ()) if parts.get(part) in (None, [None, None])}
+    return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant, **absent)
 
 
 def _from_hub(name: str, dtype: torch.dtype) -> Any:
@@ -116,9 +128,9 @@ def _from_hub(name: str, dtype: torch.dtype) -> Any:
     return _pretrained(_pipeline_class(class_name, name), name, dtype, None)
 
 
-def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str | None) -> Any:
+def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str | None, **absent: None) -> Any:
     try:
-        return pipeline_class.from_pretrained(name, dtype=dtype, use_safetensors=True, variant=variant)
+        return pipeline_class.from_pretrained(name, dtype=dtype, use_safetensors=True, variant=variant, **absent)
     except Exception as error:
         raise ModelLoadError(
             f"{name} could not be loaded: {_first_line(error)} "

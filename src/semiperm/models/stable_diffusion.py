@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor, nn
 
@@ -115,6 +116,14 @@ class StableDiffusion(DiffusionModel):
             added_cond_kwargs=condition or None,
             return_dict=False,
         )[0]
+
+    def schedule(self, steps: int, **changes: Any) -> Any:
+        """Return DDIM with the model's own betas and prediction type, whatever scheduler the pipeline has."""
+        config = dict(self.pipeline.scheduler.config)
+        # other schedulers know no clipping of pixels, which DDIM does unless told, and latents must not be clipped
+        scheduler: Any = DDIMScheduler.from_config({"clip_sample": False, **config, **changes})
+        scheduler.set_timesteps(steps)
+        return scheduler
 
     @property
     def _config(self) -> Any:

@@ -1,0 +1,190 @@
+"""Flow transformers: Stable Diffusion 3 and FLUX.1 predict a velocity and attend to text and picture together."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+
+from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+
+# B batch, T tokens, C channels, H height, W width
+
+PROMPTS_AT_ONCE = 32
+LONGEST = 512
+# what FLUX.1-dev's pipeline takes by default
+DISTILLED_GUIDANCE = 3.5
+
+
+class FlowModel(DiffusionModel):
+    """What the flow transformers have in common.
+
+    Raises:
+        TypeError: the pipeline lacks a part.
+    """
+
+    parts: tuple[str, ...] = ()
+
+    def __init__(self, pipeline: Any, name: str = "") -> None:
+        missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
+        if missing:
+            raise TypeError(f"{type(pipeline).__name__} cannot be used: it has no {', '.join(missing)}.")
+        self.pipeline = pipeline
+        self.name = name or str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        transformer = self.pipeline.transformer
+        return getattr(transformer, "_orig_mod", transformer)
+
+    @property
+    def prediction_type(self) -> str:
+        return "flow"
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.pipeline._execution_device)
+
+    @property
+    def _config(self) -> Any:
+        return self.denoiser.config
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> TextFeatures:
+        """Encode as the pipeline encodes its positive prompts.
+
+        `hidden_BTC` is what joint attention reads, `pooled_BC` what modulates the blocks; `ids` are the first CLIP
+        tokenizer's and `mask_BT` says which positions hold text.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise ValueError("There is no prompt to encode: the list is empty.")
+        chunks = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
+        return concatenate([self._encode(chunk) for chunk in chunks])
+
+    def schedule(self, steps: int, **changes: Any) -> Any:
+        """Return Euler's method on the flow, shifted towards noise as the pipeline shifts it for its own size."""
+        scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(
+            {**dict(self.pipeline.scheduler.config), **changes}
+        )
+        shifted = scheduler.config.use_dynamic_shifting
+        scheduler.set_timesteps(
+            steps, sigmas=self._sigmas(steps), mu=self._shift(scheduler.config) if shifted else None
+        )
+        return scheduler
+
+    def _sigmas(self, steps: int) -> np.ndarray | None:
+        return None
+
+    def _shift(self, config: Any) -> float:
+        # a straight line through two sizes (arXiv:2403.03206, sec. 5.3.2, as in the reference pipelines)
+        _, height, width = self.latent_shape()
+        squares = height * width // 4
+        slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
+        return config.base_shift + slope * (squares - config.base_image_seq_len)
+
+    @abstractmethod
+    def _encode(self, prompts: list[str]) -> TextFeatures: ...
+
+    def _mask(self, prompts: list[str], tokenizer: Any, length: int) -> Tensor:
+        tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return tokens["attention_mask"].bool()
+
+    def _tokens(self, prompts: list[str], tokenizer: Any) -> list[list[int]]:
+        return tokenizer(prompts, truncation=True, max_length=min(tokenizer.model_max_length, LONGEST))["input_ids"]
+
+
+class StableDiffusion3(FlowModel):
+    """Stable Diffusion 3 and 3.5, with or without the T5 text encoder."""
+
+    parts = ("transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
+    architecture = "stable-diffusion-v3-medium"
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = int(self._config.sample_size)
+        return int(self._config.in_channels), size, size
+
+    def _encode(self, prompts: list[str]) -> TextFeatures:
+        # T5's share of the sequence is the pipeline's own default, zeros where T5 was left out
+        hidden_BTC, _, pooled_BC, _ = self.pipeline.encode_prompt(
+            prompts, None, None, device=self.device, do_classifier_free_guidance=False
+        )
+        length = self.pipeline.tokenizer_max_length
+        mask_BT = torch.zeros(hidden_BTC.shape[:2], dtype=torch.bool)
+        mask_BT[:, :length] = self._mask(prompts, self.pipeline.tokenizer, length)
+        if getattr(self.pipeline, "text_encoder_3", None) is not None:
+            rest = hidden_BTC.shape[1] - length
+            mask_BT[:, length:] = self._mask(prompts, self.pipeline.tokenizer_3, rest)
+        return TextFeatures(
+            hidden_BTC=hidden_BTC,
+            pooled_BC=pooled_BC,
+            mask_BT=mask_BT.to(hidden_BTC.device),
+            ids=tuple(tuple(ids[1:-1]) for ids in self._tokens(prompts, self.pipeline.tokenizer)),
+        )
+
+    def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        assert features.pooled_BC is not None
+        return self.pipeline.transformer(
+            hidden_states=x_BCHW,
+            timestep=torch.as_tensor(t, device=x_BCHW.device).expand(len(x_BCHW)),
+            encoder_hidden_states=features.hidden_BTC.to(x_BCHW),
+            pooled_projections=features.pooled_BC.to(x_BCHW),
+            return_dict=False,
+        )[0]
+
+
+class Flux(FlowModel):
+    """FLUX.1: dev, whose guidance is an input, and schnell, which needs none."""
+
+    parts = ("transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
+    distilled = True
+
+    @property
+    def architecture(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "flux-1-dev" if self._config.guidance_embeds else "flux-1-schnell"
+
+    def _sigmas(self, steps: int) -> np.ndarray | None:
+        # the pipeline's own, which end one step before 0
+        return np.linspace(1.0, 1 / steps, steps)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        # packed into squares of 2x2
+        side = 2 * int(self.pipeline.default_sample_size) // 2
+        return int(self._config.in_channels) // 4, side, side
+
+    def _encode(self, prompts: list[str]) -> TextFeatures:
+        hidden_BTC, pooled_BC, _ = self.pipeline.encode_prompt(prompts, None, device=self.device)
+        mask_BT = self._mask(prompts, self.pipeline.tokenizer_2, hidden_BTC.shape[1])
+        return TextFeatures(
+            hidden_BTC=hidden_BTC,
+            pooled_BC=pooled_BC,
+            mask_BT=mask_BT.to(hidden_BTC.device),
+            # T5 has no start token
+            ids=tuple(tuple(ids[:-1]) for ids in self._tokens(prompts, self.pipeline.tokenizer_2)),
+            start=0,
+        )
+
+    def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        assert features.pooled_BC is not None
+        count, channels, height, width = x_BCHW.shape
+        tools: Any = FluxPipeline
+        packed = tools._pack_latents(x_BCHW, count, channels, height, width)
+        guidance = None
+        if self._config.guidance_embeds:
+            guidance = torch.full((count,), DISTILLED_GUIDANCE, device=x_BCHW.device, dtype=torch.float32)
+        found = self.pipeline.transformer(
+            hidden_states=packed,
+            timestep=torch.as_tensor(t, device=x_BCHW.device).expand(count).to(x_BCHW) / 1000,
+            guidance=guidance,
+            pooled_projections=features.pooled_BC.to(x_BCHW),
+            encoder_hidden_states=features.hidden_BTC.to(x_BCHW),
+            txt_ids=torch.zeros(features.hidden_BTC.shape[1], 3, device=x_BCHW.device, dtype=x_BCHW.dtype),
+            img_ids=tools._prepare_latent_image_ids(count, height // 2, width // 2, x_BCHW.device, x_BCHW.dtype),
+            return_dict=False,
+        )[0]
+        squares = found.view(count, height // 2, width // 2, channels, 2, 2)
+        return squares.permute(0, 3, 1, 4, 2, 5).reshape(count, channels, height, width)
