@@ -62,10 +62,27 @@ def test_sentences_are_all_different_and_begin_with_the_bare_phrase(kind: Kind) 
 @pytest.mark.parametrize("surrogate", ["", "a dog"])
 def test_things_become_the_surrogate_alone(kind: Kind, surrogate: str) -> None:
     concept = Concept(name="zebra", targets=("zebra", "striped horse"), surrogate=surrogate, kind=kind)
-    pairs = target_prompts(concept)
-    assert {instead for _, instead in pairs} == {surrogate}
+    pairs = target_prompts(concept, "an empty background")
+    for prompt, instead in pairs:
+        if "tree" in prompt:
+            assert instead == ("a dog and a tree" if surrogate else "a tree")
+        elif "house" in prompt:
+            assert instead == ("a house next to a dog" if surrogate else "a house")
+        else:
+            assert instead == (surrogate or "an empty background")
     asked = [prompt for prompt, _ in pairs]
     assert sorted(asked) == sorted(sentences("zebra", kind) + sentences("striped horse", kind))
+
+
+def test_nothing_is_the_papers_empty_prompt_unless_told() -> None:
+    assert {instead for _, instead in target_prompts(Concept(name="Wave", kind="memorised"))} == {""}
+
+
+def test_a_concept_is_not_put_beside_itself() -> None:
+    for name, other in (("tree", "house"), ("a house", "tree")):
+        pairs = target_prompts(Concept(name=name), "nothing")
+        assert all(name not in instead for _, instead in pairs)
+        assert any(instead == f"a {other}" for _, instead in pairs)
 
 
 def test_a_style_goes_and_its_content_stays() -> None:

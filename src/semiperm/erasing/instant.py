@@ -20,12 +20,12 @@ def reads_text(path: str) -> bool:
     return path.endswith(("attn2.to_k", "attn2.to_v"))
 
 
-def text_pairs(concept: Concept, model: DiffusionModel) -> tuple[Tensor, Tensor]:
+def text_pairs(concept: Concept, model: DiffusionModel, nothing: str = "") -> tuple[Tensor, Tensor]:
     """Return the target's text features from its first token to the last position, and the surrogate's at the same.
 
     Both are (N, C); what comes before the target's first token cannot know of it in a causal text encoder.
     """
-    pairs = target_prompts(concept)
+    pairs = target_prompts(concept, nothing)
     target = model.encode([prompt for prompt, _ in pairs])
     surrogate = model.encode([instead for _, instead in pairs])
     phrases = model.encode(concept.targets).ids
@@ -51,7 +51,7 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
     if not text_side:
         # where text and picture are attended to together, no layer reads the text as the encoder gave it
         return membrane
-    target_NC, surrogate_NC = text_pairs(concept, model)
+    target_NC, surrogate_NC = text_pairs(concept, model, recipe.nothing)
     anchors_NC = anchors.features.hidden_BTC.flatten(0, 1)
     down, up = dict(membrane.down), dict(membrane.up)
     pairs = solve(

@@ -19,6 +19,8 @@ _THING = (
     "a beautiful {} in the morning",
     "I want to see a {}",
 )
+# what is left of a sentence when the concept is taken out of it
+BESIDE = {"a {} and a tree": "a tree", "a house next to a {}": "a house"}
 _STYLE = (
     "{}",
     "{} style",
@@ -73,17 +75,25 @@ def names(concept: Concept) -> list[str]:
     return list(dict.fromkeys([*concept.targets, *(plural(phrase) for phrase in concept.targets if countable)]))
 
 
-def target_prompts(concept: Concept) -> list[tuple[str, str]]:
+def target_prompts(concept: Concept, nothing: str = "") -> list[tuple[str, str]]:
     """Return (prompt that asks for the concept, prompt that the picture shall follow instead).
 
-    The second is the surrogate alone, but for a style the sentence without the style, so that its content stays.
+    The second is the surrogate alone, or `nothing` where there is none; what stands beside the concept stays, and so
+    does a style's content. Sentences in which the concept would stand beside itself are left out.
     """
+    own = {word for phrase in concept.targets for word in phrase.lower().split()}
     pairs: list[tuple[str, str]] = []
     for phrase in concept.targets:
         for template in TEMPLATES[concept.kind]:
+            beside = BESIDE.get(template, "")
+            if beside and own & set(beside.split()) - {"a"}:
+                continue
             for carrier in CARRIERS:
-                instead = concept.surrogate
                 if "{carrier}" in template:
                     instead = said(concept.surrogate, template, carrier) if concept.surrogate else f"a {carrier}"
+                elif beside:
+                    instead = said(concept.surrogate, template) if concept.surrogate else beside
+                else:
+                    instead = concept.surrogate or ("" if concept.kind == "style" else nothing)
                 pairs.append((said(phrase, template, carrier), instead))
     return list(dict.fromkeys(pairs))

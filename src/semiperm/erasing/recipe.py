@@ -19,6 +19,8 @@ class Recipe(BaseModel):
 
     Attributes:
         eta: how far the target is pushed beyond the surrogate (arXiv:2312.16145, eq. 4).
+        nothing: the prompt that an empty surrogate stands for. The paper takes the empty prompt, which guidance cannot
+            follow, so that the picture is an unguided blend; a prompt that asks for nothing gives a clean picture.
         anchor_weight: the paper's lambda.
         rank: rank of every pair.
         instant_eta: eta of the instant membrane that training starts from.
@@ -45,6 +47,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     eta: float = 1.0
+    nothing: str = "an empty background"
     anchor_weight: Weight = 100.0
     rank: Count = 1
     instant_eta: float = 0.5
@@ -75,6 +78,7 @@ RECIPES: dict[str, Recipe] = {
     "instant": Recipe(steps=0),
     "authors": Recipe(
         loop="authors",
+        nothing="",
         anchor_kind="gaussian",
         anchor_weight=1000.0,
         steps=3000,
