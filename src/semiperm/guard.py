@@ -244,7 +244,9 @@ class Guard:
     def _opened(self, gamma_NK: Tensor) -> Iterator[None]:
         self._gamma_NK, self._batch = gamma_NK, 0
         # on the outermost module, which for a compiled denoiser is outside of the compiled graph
-        handle = self.model.called.register_forward_pre_hook(self._pour, with_kwargs=True)
+        # torch.compiler.disable does not say that it gives a function back
+        pour: Any = self._pour
+        handle = self.model.called.register_forward_pre_hook(pour, with_kwargs=True)
         try:
             yield
         finally:
@@ -257,7 +259,8 @@ class Guard:
         # From the batch at hand and not from guidance_scale: a callback may end guidance half way, and some pipelines
         # have a third branch. All of them put the branches one after the other, never interleaved.
         gamma_NK = self._gamma_NK
-        batch = (args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))).shape[0]
+        latents = args[0] if args else kwargs["sample"] if "sample" in kwargs else kwargs["hidden_states"]
+        batch = latents.shape[0]
         if gamma_NK is None or batch == self._batch or not len(self.stack):
             return
         if batch % len(gamma_NK):

@@ -4,6 +4,7 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,8 @@ def test_reports_are_compared_figure_by_figure() -> None:
 
 def test_reports_of_different_things_are_not_compared() -> None:
     first = report_of({"found": share(0.5)})
-    for changes in ({"protocol": "styles"}, {"protocol_version": 2}, {"form": "full"}):
+    different: list[dict[str, Any]] = [{"protocol": "styles"}, {"protocol_version": 2}, {"form": "full"}]
+    for changes in different:
         with pytest.raises(ReportError, match="differ in their"):
             compare(first, report_of({"found": share(0.5)}, **changes))
 

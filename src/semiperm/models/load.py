@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiff
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 # by the beginning of the pipeline's class; any other pipeline is Stable Diffusion's or none that is known
-FAMILIES: dict[str, type[DiffusionModel]] = {"StableDiffusion3": StableDiffusion3, "Flux": Flux}
+FAMILIES: dict[str, Callable[[Any, str], DiffusionModel]] = {"StableDiffusion3": StableDiffusion3, "Flux": Flux}
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
