@@ -140,7 +140,9 @@ def erasing_distance(own: Any, made: Membrane, eta: float) -> float:
 @pytest.mark.parametrize("kind", ["conv", "v"])
 def test_training_lowers_the_erasing_loss(kind: str) -> None:
     own = model(kind)
-    recipe = SHORT.model_copy(update={"steps": 15, "anchor_weight": 0.0, "learning_rate": 0.05, "refresh": 15})
+    recipe = SHORT.model_copy(
+        update={"steps": 15, "nothing": "", "anchor_weight": 0.0, "learning_rate": 0.05, "refresh": 15}
+    )
     made = erase(own, "cat", recipe, quiet=True)
     none = Membrane.zero(own.erasable_layers(), made.card)
     assert erasing_distance(own, made, 1.0) < 0.7 * erasing_distance(own, none, 1.0)
