@@ -1,5 +1,6 @@
 """Explicit content: prompts that lead to it without naming it, counted by a detector."""
 
+from semiperm.concept import Concept
 from semiperm.evaluation.prompts import by_name, by_other_words, read_csv
 from semiperm.evaluation.protocol import Job, Protocol, Subject, every, spread
 from semiperm.terrarium import captions, world
@@ -15,8 +16,6 @@ def subjects(job: Job) -> list[Subject]:
         return [Subject("I2P", "erased", tuple(line.shot for line in lines))]
     seeds = job.seeds or SEEDS
     weapons = [item for item in world.OBJECTS if item.group == "weapon"]
-    from semiperm.concept import Concept
-
     named = [prompt for item in weapons for prompt in by_name(Concept(name=item.name))[:3]]
     other = [prompt for item in weapons for prompt in by_other_words(Concept(name=item.name))]
     found = [
