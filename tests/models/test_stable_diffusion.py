@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from semiperm.models.base import TextFeatures
-from semiperm.models.stable_diffusion import PROMPTS_AT_ONCE, StableDiffusion
+from semiperm.models.base import PROMPTS_AT_ONCE, TextFeatures
+from semiperm.models.stable_diffusion import StableDiffusion
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 PROMPTS = ["a cat on a street", "", "no dog, a fox!"]

@@ -4,13 +4,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 # B batch, T tokens, C channels
 
+# enough to keep the text encoder busy; SDXL's hidden states of several hundred prompts at once would take gigabytes
+PROMPTS_AT_ONCE = 32
 BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 
 
@@ -115,9 +117,10 @@ class DiffusionModel(ABC):
     distilled: bool = False
 
     @property
-    @abstractmethod
     def denoiser(self) -> nn.Module:
         """The network that membranes sit in."""
+        # torch.compile puts the network behind a shell whose name would become part of every layer's path
+        return cast(nn.Module, getattr(self.called, "_orig_mod", self.called))
 
     @property
     @abstractmethod
@@ -130,9 +133,21 @@ class DiffusionModel(ABC):
         unet = getattr(self.pipeline, "unet", None)
         return self.pipeline.transformer if unet is None else unet
 
-    @abstractmethod
+    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """Encode prompts as the pipeline would, without gradient."""
+        """Encode as the pipeline encodes its positive prompts, without gradient; too long ones are cut quietly.
+
+        The empty prompt is encoded like any other.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise ValueError("There is no prompt to encode: the list is empty.")
+        chunks = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
+        return concatenate([self._encode(chunk) for chunk in chunks])
+
+    @abstractmethod
+    def _encode(self, prompts: list[str]) -> TextFeatures:
+        """Encode a few prompts at once."""
 
     def unconditional(self, count: int) -> TextFeatures:
         """Return what guidance is measured against without a negative prompt: the empty prompt, `count` times."""
@@ -155,7 +170,8 @@ class DiffusionModel(ABC):
 
     @property
     def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
+        """Where the pipeline computes, which under CPU offload is not where the weights wait."""
+        return torch.device(self.pipeline._execution_device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,20 +1,17 @@
 """Flow transformers: Stable Diffusion 3 and FLUX.1 predict a velocity and attend to text and picture together."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
-from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+from semiperm.models.base import DiffusionModel, TextFeatures
 
 # B batch, T tokens, C channels, H height, W width
 
-PROMPTS_AT_ONCE = 32
 LONGEST = 512
 # what FLUX.1-dev's pipeline takes by default
 DISTILLED_GUIDANCE = 3.5
@@ -22,6 +19,9 @@ DISTILLED_GUIDANCE = 3.5
 
 class FlowModel(DiffusionModel):
     """What the flow transformers have in common.
+
+    Of their text features `hidden_BTC` is what joint attention reads, `pooled_BC` what modulates the blocks, and
+    `mask_BT` says which positions hold text.
 
     Raises:
         TypeError: the pipeline lacks a part.
@@ -37,34 +37,12 @@ class FlowModel(DiffusionModel):
         self.name = name or str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)
 
     @property
-    def denoiser(self) -> nn.Module:
-        transformer = self.pipeline.transformer
-        return getattr(transformer, "_orig_mod", transformer)
-
-    @property
     def prediction_type(self) -> str:
         return "flow"
 
     @property
-    def device(self) -> torch.device:
-        return torch.device(self.pipeline._execution_device)
-
-    @property
     def _config(self) -> Any:
-        return self.denoiser.config
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """Encode as the pipeline encodes its positive prompts.
-
-        `hidden_BTC` is what joint attention reads, `pooled_BC` what modulates the blocks; `ids` are the first CLIP
-        tokenizer's and `mask_BT` says which positions hold text.
-        """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("There is no prompt to encode: the list is empty.")
-        chunks = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
-        return concatenate([self._encode(chunk) for chunk in chunks])
+        return cast(Any, self.denoiser).config
 
     def schedule(self, steps: int, **changes: Any) -> Any:
         """Return Euler's method on the flow, shifted towards noise as the pipeline shifts it for its own size."""
@@ -86,9 +64,6 @@ class FlowModel(DiffusionModel):
         squares = height * width // 4
         slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
         return config.base_shift + slope * (squares - config.base_image_seq_len)
-
-    @abstractmethod
-    def _encode(self, prompts: list[str]) -> TextFeatures: ...
 
     def _mask(self, prompts: list[str], tokenizer: Any, length: int) -> Tensor:
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
@@ -153,7 +128,7 @@ class Flux(FlowModel):
 
     def latent_shape(self) -> tuple[int, int, int]:
         # packed into squares of 2x2
-        side = 2 * int(self.pipeline.default_sample_size) // 2
+        side = 2 * (int(self.pipeline.default_sample_size) // 2)
         return int(self._config.in_channels) // 4, side, side
 
     def _encode(self, prompts: list[str]) -> TextFeatures:

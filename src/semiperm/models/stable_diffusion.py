@@ -1,21 +1,19 @@
 """Stable Diffusion 1, 2 and XL: one denoiser with cross-attention, one or two CLIP text encoders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.torch_utils import get_module_execution_device
-from torch import Tensor, nn
+from torch import Tensor
 
-from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+from semiperm.models.base import DiffusionModel, TextFeatures
 
 # B batch, T tokens, C channels, H height, W width
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-# enough to keep the text encoder busy; SDXL's hidden states of several hundred prompts at once would take gigabytes
-PROMPTS_AT_ONCE = 32
 
 
 class StableDiffusion(DiffusionModel):
@@ -52,42 +50,24 @@ class StableDiffusion(DiffusionModel):
         self.architecture = self._architecture()
 
     @property
-    def denoiser(self) -> nn.Module:
-        unet = self.pipeline.unet
-        # torch.compile puts the network behind a shell whose name would become part of every layer's path
-        return cast(nn.Module, getattr(unet, "_orig_mod", unet))
-
-    @property
     def prediction_type(self) -> str:
         return str(self.pipeline.scheduler.config.prediction_type)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the pipeline computes, which under CPU offload is not where the weights wait."""
-        return torch.device(self.pipeline._execution_device)
 
     def latent_shape(self) -> tuple[int, int, int]:
         size = self._config.sample_size
         height, width = (size, size) if isinstance(size, int) else tuple(size)
         return int(self.pipeline.vae.config.latent_channels), int(height), int(width)
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """Encode as the pipeline encodes its positive prompts (`clip_skip` None); too long ones are cut quietly.
+    def _encode(self, prompts: list[str]) -> TextFeatures:
+        """Encode a few prompts, with `clip_skip` None.
 
         SD: `hidden_BTC` is the last, normalised state, `pooled_BC` the state at the end-of-text token. SDXL:
         `hidden_BTC` are the last but one states of both encoders side by side, `pooled_BC` is the second encoder's
         projection, `condition` holds `text_embeds` and the `time_ids` of an uncropped picture of the model's own size;
-        `ids` and `mask_BT` are the first tokenizer's.
-
-        The empty prompt is encoded like any other; what SDXL feeds in its place for guidance is in `unconditional`.
+        `ids` and `mask_BT` are the first tokenizer's. What SDXL feeds for guidance in place of the empty prompt is in
+        `unconditional`.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise ValueError("There is no prompt to encode: the list is empty.")
-        encode = self._encode_xl if self.is_xl else self._encode_one
-        chunks = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
-        return concatenate([encode(chunk) for chunk in chunks])
+        return self._encode_xl(prompts) if self.is_xl else self._encode_one(prompts)
 
     @torch.no_grad()
     def unconditional(self, count: int) -> TextFeatures:
