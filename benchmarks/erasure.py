@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from semiperm import Concept, erase, load, load_model
-from semiperm.atomic import whole
+from semiperm.atomic import write
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, asks_for, measure, table
 from semiperm.terrarium.oracle import load_oracle
@@ -48,19 +48,18 @@ def main(
         }
         rows, _ = bench.compared([membrane], asks_for(concept, 8))
         grid.save(grid.draw(rows, concept.name), out / f"{path.stem}.png")
-        _write(table(results), out / f"{recipe}.md", console)
+        _show(table(results), out / f"{recipe}.md", console)
     if together and len(membranes) >= 3:
         trio = membranes[:3]
         results = {
             f"{membrane.card.concept.name} (three on)": measure(bench, trio, membrane.card.concept, seeds)
             for membrane in trio
         }
-        _write(table(results), out / f"{recipe}-together.md", console)
+        _show(table(results), out / f"{recipe}-together.md", console)
 
 
-def _write(text: str, path: Path, console: Console) -> None:
-    with whole(path) as draft:
-        draft.write_text(text + "\n", encoding="utf-8")
+def _show(text: str, path: Path, console: Console) -> None:
+    write(path, text + "\n")
     console.print(text, soft_wrap=True, highlight=False)
 
 

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from semiperm import Concept, load_model
-from semiperm.atomic import whole
-from semiperm.evaluation import page, plots, report
+from semiperm.atomic import write
+from semiperm.evaluation import plots, report
 from semiperm.evaluation.judges import TerrariumJudge
 from semiperm.evaluation.making import maker
 from semiperm.evaluation.markdown import markdown
@@ -65,13 +65,10 @@ def main(
             console.print(f"[bold]{name}[/bold]: {', '.join(concept.name for concept in concepts)}")
             membranes = tuple(make(concept, recipe) for concept in concepts)
             job = Job(model, membranes, "calibrated", "terrarium", concepts, make=make)
-            found, examples = evaluate(find(name), job, judge, out=folder, cache=out / "cache")
-            page.save(page.page(found, examples), folder / "report.html")
-            report.save(found, finished)
+            evaluate(find(name), job, judge, out=folder, cache=out / "cache")
         if finished.exists():
             told.append(_section(report.load(finished), docs))
-    with whole(docs / "figures.md") as draft:
-        draft.write_text("\n\n".join(told) + "\n", encoding="utf-8")
+    write(docs / "figures.md", "\n\n".join(told) + "\n")
     console.print(docs / "figures.md")
 
 
@@ -79,8 +76,7 @@ def _section(found: report.Report, docs: Path) -> str:
     said = [f"## {found.protocol}", f"{found.shows[0].upper()}{found.shows[1:]}."]
     drawn = plots.trade(found) if len(found.parts) > 1 else plots.shares(found.parts[0])
     if drawn:
-        with whole(docs / "figures" / f"{found.protocol}.svg") as draft:
-            draft.write_text(drawn, encoding="utf-8")
+        write(docs / "figures" / f"{found.protocol}.svg", drawn)
         said.append(f"![{found.protocol}](figures/{found.protocol}.svg)")
     said.append(markdown(found))
     said.append(

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from semiperm.atomic import whole
+from semiperm.atomic import write
+from semiperm.concept import Kind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,7 +63,7 @@ def erase(
     concept: Annotated[str, typer.Argument(help="what to erase, by its name")],
     out: Annotated[Path | None, typer.Option(help="where to write the membrane (CONCEPT.safetensors)")] = None,
     model: Model = "terrarium",
-    kind: Annotated[Literal["object", "style", "explicit", "memorised"], typer.Option()] = "object",
+    kind: Annotated[Kind, typer.Option()] = "object",
     surrogate: Annotated[str, typer.Option(help="what the concept becomes; nothing by default")] = "",
     target: Annotated[list[str] | None, typer.Option(help="a phrase to erase; repeat it; the name by default")] = None,
     recipe: Annotated[str, typer.Option(help="default, instant, authors, or a YAML file")] = "default",
@@ -187,7 +188,7 @@ def adopt(
     concept: Annotated[str, typer.Option(help="what it erases")],
     out: Annotated[Path | None, typer.Option(help="where to write the membrane (CONCEPT.safetensors)")] = None,
     model: Model = "terrarium",
-    kind: Annotated[Literal["object", "style", "explicit", "memorised"], typer.Option()] = "object",
+    kind: Annotated[Kind, typer.Option()] = "object",
     target: Annotated[list[str] | None, typer.Option(help="a phrase that asks for it; repeat it")] = None,
 ) -> None:
     """Make a membrane of any erasing LoRA: give it a card and a gate for the phrases that ask for the concept."""
@@ -249,20 +250,19 @@ def evaluate(
     reference: Annotated[Path | None, typer.Option(help="folder of real or original pictures")] = None,
     on: Annotated[list[str] | None, typer.Option(help="a further model, for `transfer`; repeat it")] = None,
     against: Annotated[Path | None, typer.Option(help="report.json to compare the result with")] = None,
-    clip: Annotated[str, typer.Option(help="CLIP model for the full forms")] = "openai/clip-vit-base-patch32",
+    clip: Annotated[str | None, typer.Option(help="CLIP model for the full forms (the paper's)")] = None,
     inception: Annotated[Path | None, typer.Option(help="TorchScript of Inception, for FID and KID")] = None,
     sscd: Annotated[Path | None, typer.Option(help="TorchScript of SSCD, for copies")] = None,
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     guidance: Annotated[float | None, typer.Option()] = None,
-    batch: Annotated[int, typer.Option(min=1)] = 8,
+    batch: Annotated[int | None, typer.Option(min=1)] = None,
     cache: Annotated[Path, typer.Option(help="where bare pictures are kept for all runs")] = Path(".cache/evaluation"),
 ) -> None:
     """Measure membranes, or the bare model, by a protocol; a stopped run goes on where it was."""
     with _plainly():
         from semiperm import Concept, load, load_model
-        from semiperm.concept import Kind
-        from semiperm.evaluation import page, report
-        from semiperm.evaluation.judges import OpenJudge, TerrariumJudge
+        from semiperm.evaluation import page
+        from semiperm.evaluation.judges import CLIP_NAME, OpenJudge, TerrariumJudge
         from semiperm.evaluation.making import maker
         from semiperm.evaluation.protocol import Job
         from semiperm.evaluation.protocols import find
@@ -272,19 +272,16 @@ def evaluate(
         worn = tuple(load(path) for path in membrane or [])
         loaded = load_model(model)
         small = model == "terrarium"
-        judge = TerrariumJudge() if small else OpenJudge(clip, inception, sscd, str(loaded.device))
-        kinds: dict[str, Kind] = {"styles": "style", "memorised": "memorised", "explicit": "explicit"}
-        kind = kinds.get(protocol, "object")
-        concepts = tuple(m.card.concept for m in worn) or tuple(Concept(name=name, kind=kind) for name in target or ())
+        judge = TerrariumJudge() if small else OpenJudge(clip or CLIP_NAME, inception, sscd, str(loaded.device))
+        asked = tuple(Concept(name=name, kind=declared.kind) for name in target or ())
+        concepts = tuple(m.card.concept for m in worn) or asked
         job = Job(
             loaded, worn, transport, "terrarium" if small else "full", concepts, seeds, prompts, reference,
             tuple(load_model(name) for name in on or ()), maker(loaded, out / "membranes"),
         )  # fmt: skip
-        found, examples = run(
+        found, _ = run(
             declared, job, judge, out=out, cache=cache, pictures=pictures, steps=steps, guidance=guidance, batch=batch
         )
-        report.save(found, out / "report.json")
-        page.save(page.page(found, examples), out / "report.html")
         for part in found.parts:
             for line in page.verdict(found, part):
                 console.print(line, highlight=False)
@@ -409,8 +406,7 @@ def evaluate_terrarium(
         text = table(measure(load_model(model).pipeline, load_oracle(), seeds))
         console.print(text, highlight=False, soft_wrap=True)
         if out:
-            with whole(out) as draft:
-                draft.write_text(text + "\n", encoding="utf-8")
+            write(out, text + "\n")
 
 
 if __name__ == "__main__":

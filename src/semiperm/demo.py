@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from semiperm import Concept, Membrane, erase, load_model
-from semiperm.atomic import whole
+from semiperm.atomic import write
 from semiperm.erasing.recipe import Recipe, load_recipe
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, Question, asks_for, by_other_words, look, neighbours, sees, subject
@@ -67,12 +67,8 @@ class Page:
 
     def write(self) -> Path:
         path = self.folder / "index.html"
-        with whole(path) as draft:
-            draft.write_text(
-                "<!doctype html><meta charset=utf-8><title>semiperm</title>"
-                f"<style>{STYLE}</style>{''.join(self.parts)}",
-                encoding="utf-8",
-            )
+        head = f"<!doctype html><meta charset=utf-8><title>semiperm</title><style>{STYLE}</style>"
+        write(path, head + "".join(self.parts))
         return path
 
 

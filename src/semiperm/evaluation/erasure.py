@@ -9,6 +9,7 @@ import numpy as np
 from semiperm.concept import Concept
 from semiperm.evaluation import grid, prompts
 from semiperm.evaluation.pictures import generate
+from semiperm.evaluation.protocol import spread
 from semiperm.guard import guard
 from semiperm.membrane.membrane import Membrane
 from semiperm.models.base import DiffusionModel
@@ -121,7 +122,7 @@ def by_other_words(concept: Concept, seeds: int) -> list[Question]:
 
 
 def _spread(texts: Sequence[str], shown: Sees, seeds: int, first_seed: int) -> list[Question]:
-    return [Question(texts[seed % len(texts)], first_seed + seed, shown) for seed in range(seeds)] if texts else []
+    return [Question(shot.prompt, shot.seed, shown) for shot in spread(texts, seeds, first_seed)] if texts else []
 
 
 def other_objects(concept: Concept, seeds: int) -> list[Question]:

@@ -15,16 +15,16 @@ from semiperm.evaluation.store import Pictures
 
 @dataclass
 class Seen:
-    """A row's pictures, the bare model's on the same shots, and who looks at them.
+    """A row's pictures, the bare model's on the same shots if these are others, and who looks at them.
 
     Whatever is asked of the pictures is asked in chunks, so that a row may hold more of them than memory does.
     """
 
     subject: Subject
     pictures: Pictures
-    bare: Pictures
     judge: Judge
     names: Sequence[str]
+    bare: "Seen | None" = None
 
     @cached_property
     def labels(self) -> list[Collection[str]]:
@@ -35,17 +35,21 @@ class Seen:
         return np.concatenate([self.judge.clip_pictures(chunk) for chunk in self.pictures.chunks()])
 
     @cached_property
-    def features(self) -> tuple[np.ndarray, np.ndarray]:
-        beside = self.subject.reference or self.bare
-        first, second = (
-            np.concatenate([self.judge.features(chunk) for chunk in pictures.chunks()])
-            for pictures in (self.pictures, beside)
-        )
-        return first, second
+    def features(self) -> np.ndarray:
+        return np.concatenate([self.judge.features(chunk) for chunk in self.pictures.chunks()])
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """What distances are taken to: the subject's own reference pictures, or the bare model's."""
+        if self.bare is not None:
+            return self.bare.features if self.subject.reference is None else self.bare.reference
+        assert self.subject.reference is not None
+        return np.concatenate([self.judge.features(chunk) for chunk in self.subject.reference.chunks()])
 
     @cached_property
     def alteration(self) -> metrics.Alteration:
-        pairs = zip(self.pictures.chunks(), self.bare.chunks(), strict=True)
+        assert self.bare is not None
+        pairs = zip(self.pictures.chunks(), self.bare.pictures.chunks(), strict=True)
         parts = [metrics.alteration(guarded, bare) for guarded, bare in pairs]
         error = np.concatenate([part.error_N for part in parts])
         heat = sum(part.heat_HW * len(part.error_N) for part in parts) / len(error)
@@ -82,16 +86,27 @@ def _clip_errors(seen: Seen) -> dict[str, Estimate]:
     return {"CER": estimate.mean(metrics.clip_errors(seen.clip, target[None], surrogate[None]))}
 
 
+def _has_distance(seen: Seen) -> bool:
+    # the bare model has none to itself
+    return seen.bare is not None or seen.subject.reference is not None
+
+
 def _frechet(seen: Seen) -> dict[str, Estimate]:
-    return {"FID": estimate.between(metrics.frechet_distance, *seen.features)}
+    if not _has_distance(seen):
+        return {}
+    return {"FID": estimate.between(metrics.frechet_distance, seen.features, seen.reference)}
 
 
 def _kernel(seen: Seen) -> dict[str, Estimate]:
-    value, error = metrics.kernel_distance(*seen.features)
+    if not _has_distance(seen):
+        return {}
+    value, error = metrics.kernel_distance(seen.features, seen.reference)
     return {"KID": Estimate(value=value, low=value - 1.96 * error, high=value + 1.96 * error, count=len(seen.pictures))}
 
 
 def _alteration(seen: Seen) -> dict[str, Estimate]:
+    if seen.bare is None:
+        return {}
     return {
         "unchanged": estimate.mean(seen.alteration.identical_N),
         "error": estimate.mean(seen.alteration.error_N),
@@ -129,8 +144,6 @@ FIGURES: dict[str, Callable[[Seen], dict[str, Estimate]]] = {
 
 NO_SHARES = frozenset({"CS", "FID", "KID", "similarity"})
 """Figures that are numbers of their own scale; all others are shares of the pictures or of the brightness."""
-BETWEEN_SETS = frozenset({"frechet", "kernel"})
-"""Figures of two sets of pictures: the bare model has none against itself."""
 
 
 def figures(seen: Seen, names: Sequence[str]) -> dict[str, Estimate]:
@@ -141,16 +154,18 @@ def figures(seen: Seen, names: Sequence[str]) -> dict[str, Estimate]:
     return found
 
 
-def efficacy(rows: Sequence[tuple[Subject, Sequence]], names: Sequence[str] = ()) -> dict[str, Estimate]:
-    """Return UA, IRA and CRA over rows of (subject, labels of its pictures), where there are rows of each kind.
+def efficacy(rows: Sequence[Seen]) -> dict[str, Estimate]:
+    """Return UA, IRA and CRA over all rows that a classifier can tell, where there are rows of each kind.
 
     UA is over the erased, IRA over the kept of the target's own kind, CRA over other domains
     (UnlearnCanvas, arXiv:2402.11846).
     """
     parts: dict[str, list[np.ndarray]] = {"UA": [], "IRA": [], "CRA": []}
-    for subject, labels in rows:
+    for seen in rows:
+        subject = seen.subject
         if not subject.label:
             continue
+        labels = seen.labels
         if subject.role in ("erased", "asked otherwise"):
             parts["UA"].append(metrics.unlearned(labels, subject.label))
         elif subject.role in ("kept", "other domain"):

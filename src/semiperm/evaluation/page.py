@@ -5,11 +5,9 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from semiperm.atomic import whole
 from semiperm.evaluation import grid, plots
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.figures import NO_SHARES
@@ -127,12 +125,6 @@ def page(report: Report, examples: Sequence[Example]) -> str:
         f'content="width=device-width, initial-scale=1"><title>semiperm: {_text(report.protocol)}</title>'
         f"<style>{STYLE}</style>{''.join(body)}</html>"
     )
-
-
-def save(text: str, path: Path) -> None:
-    """Write a page, whole or not at all."""
-    with whole(path) as draft:
-        draft.write_text(text, encoding="utf-8")
 
 
 def _table(part: Part) -> str:

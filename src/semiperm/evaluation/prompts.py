@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semiperm.concept import Concept
-from semiperm.evaluation.protocol import ProtocolError
+from semiperm.evaluation.protocol import ProtocolError, Role, Subject, every
 from semiperm.evaluation.store import Shot
 from semiperm.terrarium import captions, world
-
-CLIP_SEED = 0
 
 
 def clip_templates() -> list[str]:
@@ -98,6 +96,14 @@ def by_other_words(concept: Concept) -> list[str]:
         return []
     item = world.thing(concept.name)
     return [captions.with_article(word) for word in item.synonyms] + list(item.phrases)
+
+
+def beside(names: Iterable[str], role: Role, seeds: int, first_seed: int) -> list[Subject]:
+    """Return a row for each of some plain objects of the terrarium that should stay as they are."""
+    return [
+        Subject(name, role, every([captions.prompt(name)], max(2, seeds // 2), first_seed + 100 * number), name, name)
+        for number, name in enumerate(names)
+    ]
 
 
 def memorised(title: str) -> world.Memorised:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from semiperm.concept import Concept
+from semiperm.concept import Concept, Kind
 from semiperm.evaluation.store import Pictures, Shot
 from semiperm.membrane.membrane import Membrane
 from semiperm.models.base import DiffusionModel
@@ -96,6 +96,7 @@ class Protocol:
         subjects: returns the rows for a job.
         variants: returns the ways to put membranes on that are compared; one by default.
         reported: the name of the paper's table to show beside, see `semiperm.evaluation.reported`.
+        kind: what a target is that comes by name alone.
         steps, guidance: the full form's settings, which are the paper's; the terrarium's own are 25 and 5.
     """
 
@@ -107,6 +108,7 @@ class Protocol:
     subjects: Callable[[Job], list[Subject]]
     variants: Callable[[Job], list[Variant]] = field(default=as_given)
     reported: str = ""
+    kind: Kind = "object"
     steps: int = 30
     guidance: float = 7.5
 

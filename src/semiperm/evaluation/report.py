@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semiperm.atomic import whole
+from semiperm.atomic import write
 from semiperm.evaluation.estimate import Estimate
 
 FORMAT = "semiperm-report/1"
@@ -79,8 +79,7 @@ class Report(_Strict):
 
 def save(report: Report, path: Path) -> None:
     """Write a report, whole or not at all."""
-    with whole(path) as draft:
-        draft.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write(path, report.model_dump_json(indent=1) + "\n")
 
 
 def load(path: Path) -> Report:

@@ -5,28 +5,28 @@ import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from semiperm.evaluation.figures import BETWEEN_SETS, Seen, efficacy, figures
+from semiperm.atomic import write
+from semiperm.evaluation.estimate import Estimate
+from semiperm.evaluation.figures import Seen, efficacy, figures
 from semiperm.evaluation.judges import Judge
-from semiperm.evaluation.page import Example
+from semiperm.evaluation.page import Example, page
+from semiperm.evaluation.pictures import BATCH, GUIDANCE, STEPS
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, Variant
-from semiperm.evaluation.report import Part, Proof, Report, Row
-from semiperm.evaluation.sources import BareSource, FolderSource, GuardSource, Source, membrane_digest
+from semiperm.evaluation.report import Part, Proof, Report, Row, save
+from semiperm.evaluation.sources import BareSource, FolderSource, GuardSource, Source
 from semiperm.evaluation.store import Pictures, Shot, Store, fill
 from semiperm.guard import guard
 
 PROVED = 4
-BATCH = 8
 SHOWN = 8
 # rows of each role that the page shows pictures of
 ROWS_SHOWN = {"erased": 4, "asked otherwise": 8, "not asked": 4, "kept": 3, "other domain": 2}
-TERRARIUM_STEPS, TERRARIUM_GUIDANCE = 25, 5.0
 
 
 def evaluate(
@@ -39,10 +39,10 @@ def evaluate(
     pictures: Path | None = None,
     steps: int | None = None,
     guidance: float | None = None,
-    batch: int = BATCH,
+    batch: int | None = None,
     quiet: bool = False,
 ) -> tuple[Report, list[Example]]:
-    """Run a protocol and return its report and some pictures to show.
+    """Run a protocol and return its report and some pictures to show; `out` gets report.json and report.html.
 
     What `out` and `cache` hold from a stopped run is not made again.
 
@@ -59,8 +59,9 @@ def evaluate(
     """
     began = time.monotonic()
     small = job.form == "terrarium"
-    steps = steps or (TERRARIUM_STEPS if small else protocol.steps)
-    guidance = (TERRARIUM_GUIDANCE if small else protocol.guidance) if guidance is None else guidance
+    batch = batch or BATCH
+    steps = steps or (STEPS if small else protocol.steps)
+    guidance = (GUIDANCE if small else protocol.guidance) if guidance is None else guidance
     subjects = protocol.subjects(job)
     if not any(subject.shots for subject in subjects):
         raise ProtocolError(f"the protocol {protocol.name!r} has no pictures to make for this job")
@@ -116,6 +117,8 @@ def evaluate(
         reported=protocol.reported,
         parts=parts,
     )
+    save(report, out / "report.json")
+    write(out / "report.html", page(report, measured.examples))
     return report, measured.examples
 
 
@@ -126,10 +129,11 @@ class _Measured:
         self.judge, self.subjects, self.metrics, self.batch, self.done = judge, subjects, metrics, batch, done
         self.shots = list(dict.fromkeys(shot for subject in subjects for shot in subject.shots))
         self.examples: list[Example] = []
+        self._known: dict[tuple[Path, int], tuple[Seen, dict[str, Estimate]]] = {}
         self.names = sorted({name for s in subjects for name in (s.label, s.surrogate) if name})
 
     def bare(self, source: BareSource, store: Store) -> Part:
-        return self._part("bare model", source, {}, "", store, dict.fromkeys(self.shots, store), {}, Proof())
+        return self._part("bare model", source, {}, "", store, None, {}, Proof())
 
     def folder(self, source: FolderSource, store: Store) -> Part:
         for shot in self.shots:
@@ -140,7 +144,7 @@ class _Measured:
     def guarded(self, variant: Variant, bare: BareSource, store: Store, folder: Path) -> Part:
         guarded = guard(bare.model, variant.membranes, transport=variant.transport)
         guarded.eject()
-        source = GuardSource(guarded, variant.transport, bare.steps, bare.guidance)
+        source = GuardSource(bare, guarded, variant.transport)
         own = Store(folder, source.settings())
         rows = source.opened([shot.prompt for shot in self.shots])
         opened = dict(zip(self.shots, rows, strict=True))
@@ -151,10 +155,21 @@ class _Measured:
         fill(own, acting, lambda some: (source.make(some), [opened[shot] for shot in some]),
              batch=self.batch, done=self.done)  # fmt: skip
         where = dict.fromkeys(closed, store) | dict.fromkeys(acting, own)
-        worn = {name: membrane_digest(guarded.stack.membrane(name)) for name in guarded.names}
-        return self._part(
-            variant.name, source, worn, variant.transport, store, where, opened, _prove(source, bare, closed)
-        )
+        proof = _prove(source, bare, closed)
+        return self._part(variant.name, source, source.membranes, variant.transport, store, where, opened, proof)
+
+    def _bare(self, subject: Subject, store: Store) -> tuple[Seen, dict[str, Estimate]]:
+        """Return the bare model's row; what was looked at for one variant is not looked at again for the next."""
+        key = (store.folder, id(subject))
+        if key not in self._known:
+            seen = self._seen(subject, dict.fromkeys(subject.shots, store), None)
+            self._known[key] = seen, figures(seen, self.metrics)
+        return self._known[key]
+
+    def _seen(self, subject: Subject, where: dict[Shot, Store], bare: Seen | None) -> Seen:
+        shots = subject.shots
+        pictures = Pictures(lambda number: where[shots[number]].load(shots[number]), len(shots))
+        return Seen(subject, pictures, self.judge, self.names, bare)
 
     def _part(
         self,
@@ -163,20 +178,17 @@ class _Measured:
         membranes: dict[str, str],
         transport: str,
         bare: Store,
-        where: dict[Shot, Store],
+        where: dict[Shot, Store] | None,
         opened: dict[Shot, dict[str, float]],
         proof: Proof,
     ) -> Part:
-        rows, seen_labels, bare_labels = [], [], []
+        rows: list[Row] = []
+        looked: list[Seen] = []
         histogram: dict[str, list[int]] = {}
-        is_bare = isinstance(source, BareSource) and not isinstance(source, GuardSource)
         for subject in self.subjects:
-            there = _pictures(where, subject.shots)
-            plain = _pictures(dict.fromkeys(subject.shots, bare), subject.shots)
-            guarded = Seen(subject, there, plain, self.judge, self.names)
-            beside = Seen(subject, plain, plain, self.judge, self.names)
-            alone = [n for n in self.metrics if n != "alteration" and not (n in BETWEEN_SETS and not subject.reference)]
-            of_bare = figures(beside, alone)
+            beside, of_bare = self._bare(subject, bare)
+            seen = beside if where is None else self._seen(subject, where, beside)
+            looked.append(seen)
             furthest = [max(opened.get(shot, {}).values(), default=0.0) for shot in subject.shots]
             rows.append(
                 Row(
@@ -184,16 +196,13 @@ class _Measured:
                     role=subject.role,
                     pictures=len(subject.shots),
                     opened=float(np.mean(furthest)),
-                    figures=of_bare if is_bare else figures(guarded, self.metrics),
+                    figures=of_bare if where is None else figures(seen, self.metrics),
                     bare=of_bare,
                 )
             )
-            if subject.label:
-                bare_labels.append((subject, beside.labels))
-                seen_labels.append((subject, beside.labels if is_bare else guarded.labels))
             shown = sum(row.role == subject.role for row in rows)
             if shown <= ROWS_SHOWN[subject.role]:
-                self.examples.append(_example(name, subject, plain, there, opened, is_bare))
+                self.examples.append(_example(name, beside, None if where is None else seen, opened))
             counts, _ = np.histogram(furthest, bins=10, range=(0, 1))
             known = np.array(histogram.get(subject.role, [0] * 10))
             histogram[subject.role] = [int(n) for n in known + counts]
@@ -203,26 +212,20 @@ class _Measured:
             membranes=membranes,
             transport=transport,
             rows=rows,
-            summary=efficacy(seen_labels),
-            bare_summary=efficacy(bare_labels),
+            summary=efficacy(looked),
+            bare_summary=efficacy([seen.bare or seen for seen in looked]),
             closed=sum(not any(row.values()) for row in opened.values()),
             proof=proof,
             permeability=histogram,
         )
 
 
-def _example(
-    part: str, subject: Subject, bare: Pictures, there: Pictures, opened: dict[Shot, dict[str, float]], is_bare: bool
-) -> Example:
-    shots = subject.shots[:SHOWN]
+def _example(part: str, bare: Seen, guarded: Seen | None, opened: dict[Shot, dict[str, float]]) -> Example:
+    shots = bare.subject.shots[:SHOWN]
     notes = [" ".join(f"{name} {gamma:.2g}" for name, gamma in opened.get(shot, {}).items()) for shot in shots]
-    plain = bare.some(SHOWN)
-    guarded = plain[:0] if is_bare else there.some(SHOWN)
-    return Example(part, subject.name, plain, guarded, [shot.prompt for shot in shots], notes)
-
-
-def _pictures(where: dict[Shot, Store], shots: Sequence[Shot]) -> Pictures:
-    return Pictures(lambda number: where[shots[number]].load(shots[number]), len(shots))
+    plain = bare.pictures.some(SHOWN)
+    made = plain[:0] if guarded is None else guarded.pictures.some(SHOWN)
+    return Example(part, bare.subject.name, plain, made, [shot.prompt for shot in shots], notes)
 
 
 def _prove(source: GuardSource, bare: BareSource, closed: list[Shot]) -> Proof:
@@ -237,9 +240,8 @@ def _prove(source: GuardSource, bare: BareSource, closed: list[Shot]) -> Proof:
 
 
 def _shared(cache: Path, source: BareSource) -> Store:
-    settings = source.settings()
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return Store(cache / "bare" / key, json.loads(json.dumps(settings, default=str)))
+    settings = json.dumps(source.settings(), sort_keys=True)
+    return Store(cache / "bare" / hashlib.sha256(settings.encode()).hexdigest()[:16], source.settings())
 
 
 def _slug(name: str) -> str:

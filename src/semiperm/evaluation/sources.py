@@ -1,7 +1,9 @@
 """Whatever yields pictures from prompts: a bare pipeline, a guard, or a folder of pictures that another method made."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from semiperm.evaluation.pictures import quiet
+from semiperm.evaluation.pictures import generate
 from semiperm.evaluation.store import Shot, Store
 from semiperm.guard import Guard
 from semiperm.membrane.membrane import Membrane
@@ -37,7 +39,7 @@ class Source(Protocol):
 
 
 class BareSource:
-    """A model without membranes."""
+    """A model without membranes; its settings are read once."""
 
     def __init__(self, model: DiffusionModel, steps: int, guidance: float) -> None:
         self.name = "bare"
@@ -45,6 +47,10 @@ class BareSource:
         self.steps, self.guidance = steps, guidance
 
     def settings(self) -> dict[str, Any]:
+        return self._settings
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
         return {
             "model": self.model.name,
             "weights": digest(self.model),
@@ -64,24 +70,23 @@ class BareSource:
         return photograph(self.model.pipeline, shots, self.steps, self.guidance)
 
 
-class GuardSource(BareSource):
-    """A model that wears membranes; inject the guard before pictures are made and eject it for bare ones."""
+class GuardSource:
+    """A bare source's model that wears membranes, which are put on for each batch and taken off again."""
 
-    def __init__(self, guard: Guard, transport: str, steps: int, guidance: float) -> None:
-        super().__init__(guard.model, steps, guidance)
-        self.guard, self.transport = guard, transport
+    def __init__(self, bare: BareSource, guard: Guard, transport: str) -> None:
         self.name = "guarded"
+        self.bare, self.guard, self.transport = bare, guard, transport
+        self.membranes = {name: membrane_digest(guard.stack.membrane(name)) for name in guard.names}
 
     def settings(self) -> dict[str, Any]:
-        worn = {name: membrane_digest(self.guard.stack.membrane(name)) for name in self.guard.names}
-        return {**super().settings(), "transport": self.transport, "membranes": worn}
+        return {**self.bare.settings(), "transport": self.transport, "membranes": self.membranes}
 
     def opened(self, prompts: Sequence[str]) -> list[dict[str, float]]:
         return self.guard.permeability(prompts).rows()
 
     def make(self, shots: Sequence[Shot]) -> np.ndarray:
         with self.guard:
-            return photograph(self.guard, shots, self.steps, self.guidance)
+            return photograph(self.guard, shots, self.bare.steps, self.bare.guidance)
 
 
 class FolderSource:
@@ -114,18 +119,18 @@ class FolderSource:
 
 
 def photograph(pipeline: Any, shots: Sequence[Shot], steps: int, guidance: float) -> np.ndarray:
-    """Return the pictures of one batch of shots: (N, H, W, 3) uint8; every picture has a generator of its own."""
-    quiet(pipeline)
+    """Return the pictures of one batch of shots: (N, H, W, 3) uint8."""
     negatives = [shot.negative for shot in shots]
     own = shots[0].guidance
-    images = pipeline(
-        prompt=[shot.prompt for shot in shots],
+    return generate(
+        pipeline,
+        [shot.prompt for shot in shots],
+        [shot.seed for shot in shots],
+        steps=steps,
+        guidance=guidance if own is None else own,
+        batch=len(shots),
         negative_prompt=negatives if any(negatives) else None,
-        generator=[torch.Generator().manual_seed(shot.seed) for shot in shots],
-        num_inference_steps=steps,
-        guidance_scale=guidance if own is None else own,
-    ).images
-    return np.stack([np.asarray(image.convert("RGB")) for image in images])
+    )
 
 
 def digest(model: DiffusionModel) -> str:
@@ -154,4 +159,5 @@ def membrane_digest(membrane: Membrane) -> str:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if not name.startswith("_")}
+    # as JSON, which is how settings are kept and compared
+    return json.loads(json.dumps({name: v for name, v in config.items() if not name.startswith("_")}, default=str))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semiperm.atomic import whole
+from semiperm.atomic import whole, write
 
 MANIFEST = "manifest.jsonl"
 SETTINGS = "settings.json"
@@ -69,8 +69,7 @@ class Store:
                         f"({found.get(other[0])!r}, not {wanted.get(other[0])!r}): choose another folder or delete it"
                     )
             else:
-                with whole(recorded) as draft:
-                    draft.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+                write(recorded, json.dumps(wanted, indent=1))
         for entry in _read(folder / MANIFEST):
             self.entries[entry.shot] = entry
 
@@ -183,8 +182,7 @@ def _read(manifest: Path) -> list[Entry]:
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             if number == len(lines) and not line.endswith("\n"):
                 # the last line of a run that was killed while it wrote
-                with whole(manifest) as draft:
-                    draft.write_text("".join(lines[:-1]), encoding="utf-8")
+                write(manifest, "".join(lines[:-1]))
                 break
             raise StoreError(
                 f"{manifest}, line {number}: not a picture with file, prompt and seed ({error})"

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from semiperm.atomic import whole
+from semiperm.atomic import whole, write
 from semiperm.membrane.files import TRANSFORMER, of_transformer, save
 from semiperm.membrane.membrane import Membrane
 from semiperm.models.base import DiffusionModel
@@ -37,8 +37,7 @@ def export(membrane: Membrane, form: Form, out: Path) -> Path:
         return out
     if form == "peft":
         _write(out / "adapter_model.safetensors", _pairs(membrane, "base_model.model."))
-        with whole(out / "adapter_config.json") as draft:
-            draft.write_text(json.dumps(_config(membrane), indent=1) + "\n", encoding="utf-8")
+        write(out / "adapter_config.json", json.dumps(_config(membrane), indent=1) + "\n")
         return out
     raise ValueError(f"there is no form {form!r}; there are kohya, diffusers and peft")
 

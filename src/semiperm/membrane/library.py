@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from semiperm.atomic import whole
+from semiperm.atomic import whole, write
 from semiperm.membrane.files import SUFFIX, load
 from semiperm.membrane.membrane import Membrane
 
@@ -170,8 +170,7 @@ class Library:
 
     def _write(self) -> None:
         rows = [entry.model_dump() for entry in self.entries()]
-        with whole(self.folder / INDEX) as draft:
-            draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write(self.folder / INDEX, json.dumps(rows, indent=1) + "\n")
 
 
 def _hash(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semiperm.atomic import whole
+from semiperm.atomic import write
 
 from .captions import caption
 from .recipe import TerrariumRecipe
@@ -56,6 +56,5 @@ def build(folder: Path, recipe: TerrariumRecipe) -> Dataset:
             scenes += some_scenes
             captions += some_captions
     pictures.flush()
-    with whole(marker) as draft:
-        draft.write_text(json.dumps({"scenes": [asdict(scene) for scene in scenes], "captions": captions}))
+    write(marker, json.dumps({"scenes": [asdict(scene) for scene in scenes], "captions": captions}))
     return Dataset(folder)

@@ -1,9 +1,9 @@
 """Explicit content: prompts that lead to it without naming it, counted by a detector."""
 
 from semiperm.concept import Concept
-from semiperm.evaluation.prompts import by_name, by_other_words, read_csv
-from semiperm.evaluation.protocol import Job, Protocol, Subject, every, spread
-from semiperm.terrarium import captions, world
+from semiperm.evaluation.prompts import beside, by_name, by_other_words, read_csv
+from semiperm.evaluation.protocol import Job, Protocol, Subject, spread
+from semiperm.terrarium import world
 
 SEEDS = 10
 KEPT = ("cat", "bus", "rose", "owl", "umbrella", "guitar")
@@ -18,15 +18,12 @@ def subjects(job: Job) -> list[Subject]:
     weapons = [item for item in world.OBJECTS if item.group == "weapon"]
     named = [prompt for item in weapons for prompt in by_name(Concept(name=item.name))[:3]]
     other = [prompt for item in weapons for prompt in by_other_words(Concept(name=item.name))]
-    found = [
+    return [
         Subject("weapons by name", "erased", spread(named, 2 * seeds, 6000)),
         Subject("weapons by other words", "asked otherwise", spread(other, 2 * seeds, 6100)),
         Subject("a weapon, unnamed", "asked otherwise", spread(world.GROUP_PHRASES["weapon"], 2 * seeds, 6200)),
+        *beside(KEPT, "other domain", seeds, 6300),
     ]
-    for number, name in enumerate(KEPT):
-        shots = every([captions.prompt(name)], max(2, seeds // 2), 6300 + 100 * number)
-        found.append(Subject(name, "other domain", shots, name, name))
-    return found
 
 
 PROTOCOL = Protocol(
@@ -37,4 +34,5 @@ PROTOCOL = Protocol(
     metrics=("exposures", "found", "alteration"),
     subjects=subjects,
     reported="explicit",
+    kind="explicit",
 )

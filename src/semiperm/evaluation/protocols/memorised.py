@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from semiperm.evaluation.prompts import beside
 from semiperm.evaluation.prompts import memorised as picture_of
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, every, spread
 from semiperm.evaluation.terrarium import original
@@ -34,21 +35,20 @@ def subjects(job: Job) -> list[Subject]:
             for name, picture in originals.items()
         ]
     erased = {picture_of(c.name).title for c in job.targets if c.kind == "memorised"}
-    found = [
-        Subject(
-            picture.title,
-            "erased" if picture.title in erased else "kept",
-            spread(captions.memorised_prompts(picture), (3 if picture.title in erased else 1) * seeds, 7000),
-            label=picture.name,
-            text=picture.title,
-            original=original(picture.name),
-        )
-        for picture in sorted(world.MEMORISED, key=lambda picture: picture.title not in erased)
+    return [
+        *(
+            Subject(
+                picture.title,
+                "erased" if picture.title in erased else "kept",
+                spread(captions.memorised_prompts(picture), (3 if picture.title in erased else 1) * seeds, 7000),
+                label=picture.name,
+                text=picture.title,
+                original=original(picture.name),
+            )
+            for picture in sorted(world.MEMORISED, key=lambda picture: picture.title not in erased)
+        ),
+        *beside(("cat", "boat", "rose", "tree"), "other domain", seeds, 7300),
     ]
-    for number, name in enumerate(("cat", "boat", "rose", "tree")):
-        shots = every([captions.prompt(name)], max(2, seeds // 2), 7300 + 100 * number)
-        found.append(Subject(name, "other domain", shots, name, name))
-    return found
 
 
 def _originals(folder: Path | None) -> dict[str, np.ndarray]:
@@ -72,4 +72,5 @@ PROTOCOL = Protocol(
     metrics=("copies", "found", "clip", "alteration"),
     subjects=subjects,
     reported="memorised",
+    kind="memorised",
 )

@@ -1,6 +1,6 @@
 """Concrete objects and characters: the target in CLIP's 80 templates, other concepts beside it."""
 
-from semiperm.evaluation.prompts import by_name, clip_templates, known
+from semiperm.evaluation.prompts import beside, by_name, clip_templates, known
 from semiperm.evaluation.protocol import Job, Protocol, Subject, every, spread
 from semiperm.terrarium import captions, world
 
@@ -34,9 +34,7 @@ def subjects(job: Job) -> list[Subject]:
     group = {world.thing(name).group for name in erased}
     near = [item.name for item in world.OBJECTS if item.group in group and item.name not in erased]
     far = [item.name for item in world.OBJECTS if item.group not in group]
-    for number, name in enumerate([*near[:12], *far[:12]]):
-        shots = every([captions.prompt(name)], max(2, (job.seeds or SEEDS) // 2), 2000 + 100 * number)
-        found.append(Subject(name, "kept", shots, name, name))
+    found += beside([*near[:12], *far[:12]], "kept", job.seeds or SEEDS, 2000)
     for number, look in enumerate(look for look in world.STYLE_NAMES if look != "plain"):
         shots = every([captions.prompt("umbrella", look)], max(2, (job.seeds or SEEDS) // 2), 5000 + 100 * number)
         found.append(Subject(look, "other domain", shots, look, look))

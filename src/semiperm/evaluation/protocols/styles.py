@@ -1,7 +1,7 @@
 """Artistic styles: the target style on many scenes, other styles and plain objects beside it."""
 
-from semiperm.evaluation.prompts import by_name, known, read_csv
-from semiperm.evaluation.protocol import Job, Protocol, Subject, every, spread
+from semiperm.evaluation.prompts import beside, by_name, known, read_csv
+from semiperm.evaluation.protocol import Job, Protocol, Subject, spread
 from semiperm.terrarium import captions, world
 
 SEEDS = 10
@@ -32,10 +32,7 @@ def subjects(job: Job) -> list[Subject]:
         if look not in erased and look != "plain":
             prompts = [captions.prompt(name, look) for name in OBJECTS]
             found.append(Subject(look, "kept", spread(prompts, seeds, 4000 + 100 * number), look, look))
-    for number, name in enumerate(OBJECTS):
-        shots = every([captions.prompt(name)], max(2, seeds // 2), 5000 + 100 * number)
-        found.append(Subject(name, "other domain", shots, name, name))
-    return found
+    return found + beside(OBJECTS, "other domain", seeds, 5000)
 
 
 PROTOCOL = Protocol(
@@ -46,4 +43,5 @@ PROTOCOL = Protocol(
     metrics=("found", "clip", "frechet", "alteration"),
     subjects=subjects,
     reported="styles",
+    kind="style",
 )
