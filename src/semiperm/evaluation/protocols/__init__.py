@@ -13,6 +13,7 @@ from semiperm.evaluation.protocols import (
     paraphrase,
     reconsolidate,
     styles,
+    sweeps,
     transfer,
     unlearncanvas,
 )
@@ -28,10 +29,10 @@ PROTOCOLS: dict[str, Protocol] = {
         unlearncanvas.PROTOCOL,
         transfer.PROTOCOL,
         multi.PROTOCOL,
-        ablation.ABLATION,
-        ablation.ETA,
-        ablation.RANK,
-        ablation.RECIPE,
+        ablation.PROTOCOL,
+        sweeps.ETA,
+        sweeps.RANK,
+        sweeps.RECIPES,
         reconsolidate.PROTOCOL,
         paraphrase.PROTOCOL,
     )

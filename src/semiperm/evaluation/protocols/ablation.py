@@ -1,19 +1,19 @@
-"""What anchoring and transport each contribute, and what eta, rank and the recipe change."""
+"""What anchoring and transport each contribute."""
 
 from collections.abc import Callable
-from typing import Any
 
 from semiperm.concept import Concept
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Variant
 from semiperm.evaluation.protocols.multi import subjects
 from semiperm.membrane.membrane import Membrane
 
-ETAS = (0.5, 1.0, 3.0, 10.0)
-RANKS = (1, 2, 4, 8)
-RECIPES = ("default", "instant", "authors")
 
+def making(job: Job) -> tuple[Concept, Callable[..., Membrane]]:
+    """Return the one concept of a job that compares ways to erase it, and what makes its membranes.
 
-def _making(job: Job) -> tuple[Concept, Callable[..., Membrane]]:
+    Raises:
+        ProtocolError: there are several concepts, or nothing to make membranes with.
+    """
     if len(job.targets) != 1:
         raise ProtocolError(f"this protocol compares ways to erase one concept, not {len(job.targets)}: give one")
     if job.make is None:
@@ -23,7 +23,7 @@ def _making(job: Job) -> tuple[Concept, Callable[..., Membrane]]:
 
 def parts(job: Job) -> list[Variant]:
     """Return the four ways: with and without anchoring, always open or opened by the prompt."""
-    concept, make = _making(job)
+    concept, make = making(job)
     loose, held = make(concept, anchor_weight=0.0, instant_anchor_weight=0.0), make(concept)
     return [
         Variant("neither", (loose,), "always"),
@@ -33,21 +33,13 @@ def parts(job: Job) -> list[Variant]:
     ]
 
 
-def _sweep(name: str, values: tuple[Any, ...]) -> Callable[[Job], list[Variant]]:
-    def variants(job: Job) -> list[Variant]:
-        concept, make = _making(job)
-        # always open, because what a gate keeps shut cannot differ
-        return [Variant(f"{name} {value}", (make(concept, **{name: value}),), "always") for value in values]
-
-    return variants
-
-
-def _declared(name: str, shows: str, variants: Callable[[Job], list[Variant]], cost: str) -> Protocol:
+def declared(name: str, shows: str, variants: Callable[[Job], list[Variant]]) -> Protocol:
+    """Return the declaration of a protocol that compares ways to erase one concept."""
     return Protocol(
         name=name,
         version=1,
         shows=shows,
-        cost=cost,
+        cost="terrarium: a training and about 2 minutes a way; full: a training and `objects` a way",
         metrics=("found", "clip", "clip errors", "frechet", "alteration"),
         subjects=subjects,
         variants=variants,
@@ -55,10 +47,4 @@ def _declared(name: str, shows: str, variants: Callable[[Job], list[Variant]], c
     )
 
 
-EACH = "terrarium: a training and about 2 minutes a way; full: a training and `objects` a way"
-ABLATION = _declared("ablation", "what anchoring and transport each contribute", parts, EACH)
-ETA = _declared("eta", "how far the target is pushed: eta 0.5, 1, 3 and 10", _sweep("eta", ETAS), EACH)
-RANK = _declared("rank", "whether more than rank 1 gains anything: 1, 2, 4 and 8", _sweep("rank", RANKS), EACH)
-RECIPE = _declared(
-    "recipes", "our recipe, the closed form alone, and the authors' loop", _sweep("recipe", RECIPES), EACH
-)
+PROTOCOL = declared("ablation", "what anchoring and transport each contribute", parts)
