@@ -1,6 +1,7 @@
 """The command line does what the library does, and says what is wrong in one sentence."""
 
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -270,6 +271,20 @@ def test_no_command_shows_the_commands() -> None:
     result = run()
     for name in ("erase", "generate", "inspect", "terrarium"):
         assert name in result.output
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, semiperm.cli; print('torch' in sys.modules, 'diffusers' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["False", "False"]
+
+
+def test_everything_that_is_promised_can_be_had() -> None:
+    for name in semiperm.__all__:
+        assert getattr(semiperm, name).__module__.startswith("semiperm.")
+        assert name in dir(semiperm)
+    with pytest.raises(AttributeError, match="permit"):
+        _ = semiperm.permit  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # evaluate

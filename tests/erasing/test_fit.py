@@ -261,6 +261,10 @@ def test_a_checkpoint_of_another_erasure_is_refused(tmp_path: Path) -> None:
         erase(own, "dog", SHORT, out=out, resume=True, quiet=True)
     with pytest.raises(CheckpointError, match="another recipe"):
         erase(own, "cat", SHORT.model_copy(update={"eta": 2.0}), out=out, resume=True, quiet=True)
+    own.name, name = "another model", own.name
+    with pytest.raises(CheckpointError, match="another base model"):
+        erase(own, "cat", SHORT, out=out, resume=True, quiet=True)
+    own.name = name
     assert beside(out).read_bytes() == kept, "a refusal must not cost the work"
     for damaged in (kept[: len(kept) // 2], b"", b"no safetensors at all"):
         beside(out).write_bytes(damaged)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from semiperm.evaluation.pictures import generate
-from semiperm.guard import guard
+from semiperm.guarded import guard
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "a dog", "a cat and a dog", "a house", "a tree"]

@@ -119,7 +119,7 @@ def test_closed_prompts_take_the_bare_pictures_and_open_ones_their_own(job: Job,
 
 def test_a_picture_is_what_the_guard_makes_of_its_prompt_alone(job: Job, tmp_path: Path) -> None:
     from semiperm.evaluation.store import Store
-    from semiperm.guard import guard
+    from semiperm.guarded import guard
 
     run(job, tmp_path)
     store = Store(tmp_path / "run/pictures/guarded")

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from semiperm.concept import Concept
-from semiperm.guard import guard
+from semiperm.guarded import guard
 from semiperm.membrane.export import export, merge
 from semiperm.membrane.files import load
 from semiperm.membrane.membrane import Card, CoverageError, Membrane

@@ -235,6 +235,13 @@ def test_the_fitted_gate_tells_new_prompts_apart() -> None:
     assert fitted["margin"] > 0
 
 
+def test_where_the_two_overlap_other_prompts_stay_shut() -> None:
+    asking, others = planted_world(1, 60, own=False), planted_world(2, 200, own=False)
+    fitted = fit_gate(own_tokens(asking, 1, 60), asking, others)
+    assert fitted["margin"] < 0
+    assert (gate_score(fitted, others) <= fitted["threshold"] + 1e-3).float().mean() >= 0.99
+
+
 def test_the_scale_is_0_for_other_tokens_and_1_for_the_concepts_own() -> None:
     asking, others = planted_world(1, 200, own=True), planted_world(2, 400, own=False)
     concept = own_tokens(asking, 1, 200)

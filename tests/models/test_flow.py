@@ -14,7 +14,7 @@ from semiperm.concept import Concept
 from semiperm.erasing import trajectories
 from semiperm.erasing.fit import erase
 from semiperm.erasing.recipe import Recipe
-from semiperm.guard import guard
+from semiperm.guarded import guard
 from semiperm.membrane.files import MembraneFileError, load, save
 from semiperm.membrane.membrane import Card, Membrane
 from semiperm.models.base import TextFeatures

@@ -56,14 +56,19 @@ def save(path: Path, card: Card, run: Run) -> None:
 
 
 def _belongs(card: Card) -> dict[str, Any]:
-    return {"recipe": card.recipe, "concept": card.concept.model_dump(mode="json"), "fingerprint": card.fingerprint}
+    return {
+        "recipe": card.recipe,
+        "concept": card.concept.model_dump(mode="json"),
+        "base model": card.base_model,
+        "fingerprint": card.fingerprint,
+    }
 
 
 def load(path: Path, card: Card, run: Run) -> None:
     """Restore weights, optimiser, draws and states in place.
 
     Raises:
-        CheckpointError: the file is damaged, or belongs to another concept, recipe or architecture.
+        CheckpointError: the file is damaged, or belongs to another concept, recipe, model or architecture.
     """
     try:
         with safe_open(path, "pt") as file:

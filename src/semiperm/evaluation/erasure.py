@@ -10,7 +10,7 @@ from semiperm.concept import Concept
 from semiperm.evaluation import grid, prompts
 from semiperm.evaluation.pictures import generate
 from semiperm.evaluation.protocol import spread
-from semiperm.guard import guard
+from semiperm.guarded import guard
 from semiperm.membrane.membrane import Membrane
 from semiperm.models.base import DiffusionModel
 from semiperm.terrarium import captions, scenes, world

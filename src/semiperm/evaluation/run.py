@@ -21,7 +21,7 @@ from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, 
 from semiperm.evaluation.report import Part, Proof, Report, Row, save
 from semiperm.evaluation.sources import BareSource, FolderSource, GuardSource, Source
 from semiperm.evaluation.store import Pictures, Shot, Store, fill
-from semiperm.guard import guard
+from semiperm.guarded import guard
 
 PROVED = 4
 SHOWN = 8

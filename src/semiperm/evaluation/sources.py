@@ -13,7 +13,7 @@ import torch
 
 from semiperm.evaluation.pictures import generate
 from semiperm.evaluation.store import Shot, Store
-from semiperm.guard import Guard
+from semiperm.guarded import Guard
 from semiperm.membrane.membrane import Membrane
 from semiperm.models.base import DiffusionModel
 

@@ -122,7 +122,7 @@ def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures, bet
 
     Fisher's linear discriminant with a shrunken covariance, scaled so that the mean token of the other prompts scores
     0 and the mean token of the concept 1. The threshold lies between the highest of the other prompts and the lowest
-    of the target's.
+    of the target's; `margin` is how far they are apart, negative where they overlap.
 
     Args:
         concept_NC: states of the concept's last token in many sentences.
@@ -144,7 +144,8 @@ def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures, bet
         "threshold": 0.0,
     }
     highest, lowest = gate_score(gate, others).quantile(1 - OUTLIERS), gate_score(gate, target).quantile(OUTLIERS)
-    gate["threshold"] = round(float(highest + between * (lowest - highest)), 4)
+    # where the two overlap, other prompts stay shut and the concept's phrases alone open the gate
+    gate["threshold"] = round(float(highest + between * (lowest - highest).clamp_min(0)), 4)
     gate["margin"] = round(float(lowest - highest), 4)
     return gate
 

@@ -12,7 +12,7 @@ from diffusers.pipelines.auto_pipeline import AutoPipelineForImage2Image
 from torch import Tensor
 
 from semiperm.concept import Concept
-from semiperm.guard import Guard, GuardError, guard
+from semiperm.guarded import Guard, GuardError, guard
 from semiperm.membrane.files import MembraneFileError, save
 from semiperm.membrane.membrane import Card, CoverageError, Membrane
 from semiperm.membrane.stack import StackError
