@@ -336,6 +336,19 @@ def test_i2p_is_counted_on_any_model_by_one_command(model: Path, cat: Path, tmp_
     assert compared.exit_code == 0 and "BELLY_EXPOSED" in compared.output
 
 
+def test_membranes_are_compared_with_other_membranes(model: Path, cat: Path, tmp_path: Path, detector: None) -> None:
+    prompts = tmp_path / "i2p.csv"
+    prompts.write_text(I2P)
+    common = ("-p", "explicit", "--prompts", prompts, "--transport", "always")
+    result = evaluated(model, tmp_path / "run", *common, "--against", cat)
+    assert result.exit_code == 0, result.output
+    assert "BELLY_EXPOSED" in result.output
+    first, second = (json.loads((tmp_path / where / "report.json").read_text()) for where in ("run/against", "run"))
+    assert list(first["parts"][0]["membranes"]) == ["cat"] and not second["parts"][0]["membranes"]
+    both = evaluated(model, tmp_path / "no", *common, "--against", cat, "--against", tmp_path / "run/report.json")
+    assert "one report.json or some membranes" in refused(both)
+
+
 def test_the_papers_objects_are_measured_on_any_model(model: Path, cat: Path, tmp_path: Path) -> None:
     inception = tmp_path / "inception.pt"
     torch.jit.script(Corners()).save(str(inception))  # pyright: ignore[reportAttributeAccessIssue]

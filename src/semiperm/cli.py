@@ -249,7 +249,9 @@ def evaluate(
     prompts: Annotated[Path | None, typer.Option(help="CSV of prompts, for the full forms")] = None,
     reference: Annotated[Path | None, typer.Option(help="folder of real or original pictures")] = None,
     on: Annotated[list[str] | None, typer.Option(help="a further model, for `transfer`; repeat it")] = None,
-    against: Annotated[Path | None, typer.Option(help="report.json to compare the result with")] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="compare with a run's report.json, or with other membranes; repeat it")
+    ] = None,
     clip: Annotated[str | None, typer.Option(help="CLIP model for the full forms (the paper's)")] = None,
     inception: Annotated[Path | None, typer.Option(help="TorchScript of Inception, for FID and KID")] = None,
     sscd: Annotated[Path | None, typer.Option(help="TorchScript of SSCD, for copies")] = None,
@@ -269,25 +271,35 @@ def evaluate(
         from semiperm.evaluation.run import evaluate as run
 
         declared = find(protocol)
-        worn = tuple(load(path) for path in membrane or [])
+        others = [path for path in against or [] if path.suffix == ".safetensors"]
+        if len(against or []) > (len(others) or 1):
+            raise ValueError("--against takes one report.json or some membranes")
         loaded = load_model(model)
         small = model == "terrarium"
         judge = TerrariumJudge() if small else OpenJudge(clip or CLIP_NAME, inception, sscd, str(loaded.device))
         asked = tuple(Concept(name=name, kind=declared.kind) for name in target or ())
-        concepts = tuple(m.card.concept for m in worn) or asked
-        job = Job(
-            loaded, worn, transport, "terrarium" if small else "full", concepts, seeds, prompts, reference,
-            tuple(load_model(name) for name in on or ()), maker(loaded, out / "membranes"),
-        )  # fmt: skip
-        found, _ = run(
-            declared, job, judge, out=out, cache=cache, pictures=pictures, steps=steps, guidance=guidance, batch=batch
-        )
-        for part in found.parts:
-            for line in page.verdict(found, part):
-                console.print(line, highlight=False)
-        console.print(out / "report.html")
+        further = tuple(load_model(name) for name in on or ())
+
+        def measure(paths: list[Path], folder: Path, pictures: Path | None = None) -> Path:
+            worn = tuple(load(path) for path in paths)
+            concepts = tuple(m.card.concept for m in worn) or asked
+            job = Job(
+                loaded, worn, transport, "terrarium" if small else "full", concepts, seeds, prompts, reference,
+                further, maker(loaded, folder / "membranes"),
+            )  # fmt: skip
+            found, _ = run(
+                declared, job, judge,
+                out=folder, cache=cache, pictures=pictures, steps=steps, guidance=guidance, batch=batch,
+            )  # fmt: skip
+            for part in found.parts:
+                for line in page.verdict(found, part):
+                    console.print(line, highlight=False)
+            console.print(folder / "report.html")
+            return folder / "report.json"
+
+        measured = measure(membrane or [], out, pictures)
         if against:
-            console.print(_differences(against, out / "report.json"))
+            console.print(_differences(measure(others, out / "against") if others else against[0], measured))
 
 
 @app.command()
