@@ -192,6 +192,14 @@ def test_inspecting_shows_how_far_it_opens(model: Path, cat: Path) -> None:
     assert all(f"{gamma:.2f}" in row for gamma, row in zip(gammas, rows, strict=True))
 
 
+def test_inspecting_tells_whether_it_fits(model: Path, cat: Path) -> None:
+    fits = run("inspect", cat, "--model", model)
+    assert fits.exit_code == 0, fits.output
+    assert f"fits {model}: {semiperm.load(cat).card.layers} layers" in fits.output.replace("\n", "")
+    told = refused(run("inspect", cat, "--model", "terrarium"))
+    assert "does not fit this model" in told and "attn1.to_q" in told
+
+
 # what is wrong
 
 

@@ -159,11 +159,11 @@ def _permeability_table(names: list[str], prompts: list[str], rows: list[dict[st
 @app.command()
 def inspect(
     membrane: Path,
+    model: Annotated[str | None, typer.Option(help="tell whether it fits this model; terrarium, an id, a path")] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="show how far it opens for this prompt; repeat it")] = None,
-    model: Model = "terrarium",
     transport: Annotated[str, typer.Option(help="calibrated, paper or always")] = "calibrated",
 ) -> None:
-    """Show a membrane's card."""
+    """Show a membrane's card, whether it fits a model, and how far prompts open it."""
     with _plainly():
         from semiperm import guard, load, load_model
 
@@ -175,10 +175,16 @@ def inspect(
         table = Table("field", "value", title=str(membrane), show_lines=False)
         for name, value in card.items():
             table.add_row(name, value if isinstance(value, str) else json.dumps(value))
-        table.add_row("numbers", f"{loaded.size:,}")
+        table.add_row("size", f"{loaded.size:,} numbers, {membrane.stat().st_size:,} bytes")
         console.print(table)
+        if not (model or prompt):
+            return
+        wanted = load_model(model or "terrarium")
+        fitted = load(membrane, layers=wanted.erasable_layers())
+        fitted.check_covers(wanted.erasable_layers())
+        console.print(f"fits {wanted.name}: {len(fitted.down)} layers, architecture {wanted.architecture}")
         if prompt:
-            with guard(load_model(model), [membrane], transport=transport) as guarded:
+            with guard(wanted, [fitted], transport=transport) as guarded:
                 console.print(_permeability_table(guarded.names, prompt, guarded.permeability(prompt).rows()))
 
 
