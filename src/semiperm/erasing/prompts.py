@@ -14,13 +14,12 @@ _THING = (
     "a drawing of a {}",
     "there is a {} here",
     "a {} on a blue background",
-    "a {} and a tree",
-    "a house next to a {}",
     "a beautiful {} in the morning",
     "I want to see a {}",
+    "a {} and a {carrier}",
+    "a {carrier} and a {}",
+    "a {carrier} next to a {}",
 )
-# what is left of a sentence when the concept is taken out of it
-BESIDE = {"a {} and a tree": "a tree", "a house next to a {}": "a house"}
 _STYLE = (
     "{}",
     "{} style",
@@ -43,7 +42,7 @@ _WORK = (
 TEMPLATES: dict[Kind, tuple[str, ...]] = {"object": _THING, "explicit": _THING, "style": _STYLE, "memorised": _WORK}
 
 
-def said(phrase: str, template: str, carrier: str = CARRIERS[0]) -> str:
+def said(phrase: str, template: str, carrier: str = "") -> str:
     """Put a phrase into a template; "a" becomes "an" before a vowel, and an article is not said twice."""
     if phrase.split(" ")[0].lower() in ("a", "an", "the", "some"):
         template = template.replace("a {}", "{}").replace("the {}", "{}")
@@ -55,8 +54,18 @@ def said(phrase: str, template: str, carrier: str = CARRIERS[0]) -> str:
 
 
 def sentences(phrase: str, kind: Kind) -> list[str]:
-    """Return a phrase in every template of its kind, styles on every carrier."""
-    return list(dict.fromkeys(said(phrase, template, carrier) for template in TEMPLATES[kind] for carrier in CARRIERS))
+    """Return a phrase in every template of its kind, beside or on every carrier but itself."""
+    return [sentence for sentence, _ in _placed(phrase, kind, set(phrase.lower().split()))]
+
+
+def _placed(phrase: str, kind: Kind, own: set[str]) -> list[tuple[str, tuple[str, str]]]:
+    """Return sentences, each with its template and its carrier, which is empty where the template takes none."""
+    found: dict[str, tuple[str, str]] = {}
+    for template in TEMPLATES[kind]:
+        for carrier in CARRIERS if "{carrier}" in template else ("",):
+            if carrier not in own:
+                found.setdefault(said(phrase, template, carrier), (template, carrier))
+    return list(found.items())
 
 
 def plural(phrase: str) -> str:
@@ -84,16 +93,12 @@ def target_prompts(concept: Concept, nothing: str = "") -> list[tuple[str, str]]
     own = {word for phrase in concept.targets for word in phrase.lower().split()}
     pairs: list[tuple[str, str]] = []
     for phrase in concept.targets:
-        for template in TEMPLATES[concept.kind]:
-            beside = BESIDE.get(template, "")
-            if beside and own & set(beside.split()) - {"a"}:
-                continue
-            for carrier in CARRIERS:
-                if "{carrier}" in template:
-                    instead = said(concept.surrogate, template, carrier) if concept.surrogate else f"a {carrier}"
-                elif beside:
-                    instead = said(concept.surrogate, template) if concept.surrogate else beside
-                else:
-                    instead = concept.surrogate or ("" if concept.kind == "style" else nothing)
-                pairs.append((said(phrase, template, carrier), instead))
+        for sentence, (template, carrier) in _placed(phrase, concept.kind, own):
+            if not carrier:
+                instead = concept.surrogate or ("" if concept.kind == "style" else nothing)
+            elif concept.surrogate:
+                instead = said(concept.surrogate, template, carrier)
+            else:
+                instead = said(carrier, "a {}")
+            pairs.append((sentence, instead))
     return list(dict.fromkeys(pairs))

@@ -59,11 +59,11 @@ class Recipe(BaseModel):
     anchors: Count = 16
     neighbours: Annotated[float, Field(ge=0, le=1)] = 0.25
     learning_rate: Weight = 1e-3
-    trajectories: Count = 8
+    trajectories: Count = 16
     # the first state is pure noise, which is not trained on
     trajectory_steps: Annotated[int, Field(ge=2, le=1000)] = 15
     guidance: float = 3.0
-    refresh: Count = 50
+    refresh: Count = 25
     more_anchors: tuple[str, ...] = ()
     anchor_kind: Literal["text", "gaussian"] = "text"
     loop: Literal["membrane", "authors"] = "membrane"
