@@ -96,6 +96,14 @@ def test_a_trained_membrane(model: Path, tmp_path: Path) -> None:
     assert files(tmp_path) == ["dog.safetensors", "preview.png", "recipe.yaml"]
 
 
+def test_little_memory_is_a_preset(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dog.safetensors"
+    result = run("erase", "dog", "--preset", "low-vram", "--steps", 1, "--out", out, "--model", model)
+    assert result.exit_code == 0, result.output
+    recipe = semiperm.load(out).card.recipe
+    assert (recipe["states"], recipe["anchors"], recipe["trajectories"], recipe["steps"]) == (2, 4, 4, 1)
+
+
 def test_stopping_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

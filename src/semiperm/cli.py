@@ -71,22 +71,26 @@ def erase(
     seed: Annotated[int | None, typer.Option(help="seed instead of the recipe's")] = None,
     instant: Annotated[bool, typer.Option("--instant", help="stop at the closed form, after a second")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the checkpoint beside --out")] = False,
+    preset: Annotated[
+        Literal["low-vram"] | None, typer.Option(help="low-vram: bfloat16, parts that rest on the CPU, small batches")
+    ] = None,
     preview: Annotated[Path | None, typer.Option(help="draw a grid on fixed seeds here at every checkpoint")] = None,
 ) -> None:
     """Make the membrane that erases a concept."""
     with _plainly():
         from semiperm import Concept, load_model
         from semiperm import erase as make
-        from semiperm.erasing.recipe import load_recipe
+        from semiperm.erasing.recipe import LOW_VRAM, load_recipe
         from semiperm.evaluation.preview import previews
 
-        changes = {"steps": 0 if instant else steps, "seed": seed}
-        settings = load_recipe(recipe, **{name: value for name, value in changes.items() if value is not None})
+        given = {"steps": 0 if instant else steps, "seed": seed}
+        changes = (LOW_VRAM if preset else {}) | {name: value for name, value in given.items() if value is not None}
+        settings = load_recipe(recipe, **changes)
         erased = Concept(name=concept, targets=tuple(target or ()), surrogate=surrogate, kind=kind)
         where = out or Path(f"{erased.slug}.safetensors")
         if where.suffix != ".safetensors":
             raise ValueError(f"{where}: a membrane's file name must end in .safetensors")
-        loaded = load_model(model)
+        loaded = load_model(model, low_vram=bool(preset))
         membrane = make(
             loaded, erased, settings, out=where, resume=resume,
             on_step=previews(loaded, erased, preview) if preview else None,

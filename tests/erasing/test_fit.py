@@ -276,6 +276,31 @@ def test_a_checkpoint_of_another_erasure_is_refused(tmp_path: Path) -> None:
             erase(own, "cat", SHORT, out=out, resume=True, quiet=True)
 
 
+# little memory
+
+
+@pytest.mark.parametrize("kind", ["conv", "xl"])
+def test_activations_that_are_computed_again_change_nothing(kind: str) -> None:
+    kept = erase(model(kind), "cat", SHORT, quiet=True)
+    own = model(kind)
+    own.denoiser.enable_gradient_checkpointing()
+    again = erase(own.pipeline, "cat", SHORT, quiet=True)
+    for path in kept.down:
+        torch.testing.assert_close(again.down[path], kept.down[path], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(again.up[path], kept.up[path], rtol=1e-4, atol=1e-6)
+
+
+def test_a_base_in_half_precision_trains_a_membrane_in_full() -> None:
+    own = model()
+    own.pipeline.to(torch.bfloat16)
+    before = snapshot(own.denoiser)
+    made = erase(own, "cat", SHORT, quiet=True)
+    assert {tensor.dtype for side in (made.down, made.up) for tensor in side.values()} == {torch.float32}
+    assert all(torch.equal(value, before[name]) for name, value in own.denoiser.state_dict().items())
+    start = erase(own, "cat", SHORT.model_copy(update={"steps": 0}), quiet=True)
+    assert changed(start, made)
+
+
 # the authors' loop
 
 

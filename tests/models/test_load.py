@@ -108,6 +108,14 @@ def test_half_precision_files_load_in_float32_unless_asked_otherwise(variant: st
         assert {p.dtype for part in parts for p in part.parameters()} == {dtype or torch.float32}
 
 
+def test_little_memory_is_half_precision_and_no_kept_activations(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path)
+    model = load_model(tmp_path, device="cpu", low_vram=True)
+    assert model.dtype == torch.bfloat16 and model.pipeline.text_encoder.dtype == torch.bfloat16
+    assert model.denoiser.is_gradient_checkpointing
+    assert load_model(tmp_path, device="cpu", dtype=torch.float16, low_vram=True).dtype == torch.float16
+
+
 def test_terrarium_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipeline().save_pretrained(tmp_path)
     monkeypatch.setattr(load, "TERRARIUM", tmp_path)

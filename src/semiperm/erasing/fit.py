@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,12 +27,13 @@ from semiperm.membrane import files
 from semiperm.membrane.membrane import Card, Membrane
 from semiperm.membrane.stack import Stack
 from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+from semiperm.models.load import model_of
 
 # S states, A anchors, C channels, H height, W width
 
 
 def erase(
-    model: DiffusionModel,
+    model_or_pipeline: Any,
     concept: Concept | str,
     recipe: Recipe | str | Path | None = None,
     *,
@@ -47,6 +49,7 @@ def erase(
     target and for the anchors moved, both as a share of the distance between target and empty prompt.
 
     Args:
+        model_or_pipeline: a DiffusionModel or a diffusers pipeline, quantised or offloaded as it may be.
         concept: what to erase; a string is an object's name.
         recipe: a Recipe, the name of one ("default", "instant", "authors"), or a YAML file.
         out: where to write the membrane; training keeps its checkpoint beside it. Without it nothing is written.
@@ -59,6 +62,7 @@ def erase(
         CheckpointError: there is nothing to resume, or it belongs to another erasure.
         KeyboardInterrupt: Ctrl-C was pressed; the step at hand was finished and a checkpoint written.
     """
+    model = model_of(model_or_pipeline)
     concept = Concept(name=concept) if isinstance(concept, str) else concept
     recipe = load_recipe(recipe)
     if recipe.device:

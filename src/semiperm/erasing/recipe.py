@@ -91,6 +91,10 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+# fewer pictures at once; a step sees less, and takes less memory
+LOW_VRAM = {"states": 2, "anchors": 4, "trajectories": 4}
+
+
 def load_recipe(source: Recipe | str | Path | None = None, **changes: Any) -> Recipe:
     """Return a recipe by name ("default", "instant", "authors"), from a YAML file, or as it is, with `changes` made.
 

@@ -27,7 +27,11 @@ class ModelLoadError(ValueError):
 
 
 def load_model(
-    name: str | Path = "terrarium", *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    name: str | Path = "terrarium",
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    low_vram: bool = False,
 ) -> DiffusionModel:
     """Load a model by name ("terrarium"), local diffusers folder, single-file checkpoint or Hub id.
 
@@ -38,14 +42,16 @@ def load_model(
 
     Args:
         device: where to put it; a GPU if there is one, by default.
-        dtype: precision of all parts, whatever the files hold; float32 by default.
+        dtype: precision of all parts, whatever the files hold; float32 by default, bfloat16 with `low_vram`.
+        low_vram: keep only the part that is at work on the GPU, the others on the CPU, and let training compute the
+            denoiser's activations again instead of keeping them.
 
     Raises:
         ModelLoadError: nothing of that name, a pickle, files missing, or a kind of model that is not supported.
     """
     name = str(name)
     path = TERRARIUM if name == "terrarium" else Path(name).expanduser()
-    dtype = dtype or torch.float32
+    dtype = dtype or (torch.bfloat16 if low_vram else torch.float32)
     if name == "terrarium" and not path.is_dir():
         raise ModelLoadError(
             f"The terrarium's weights are not at {path}: this installation is incomplete. "
@@ -64,8 +70,15 @@ def load_model(
         pipeline = _from_hub(name, dtype)
     else:
         raise ModelLoadError(_nothing_there(name, path))
-    pipeline.to(torch.device(device or _best_device()))
-    return model_of(pipeline, name)
+    place = torch.device(device or _best_device())
+    if low_vram and place.type != "cpu":
+        pipeline.enable_model_cpu_offload(device=place)
+    else:
+        pipeline.to(place)
+    model = model_of(pipeline, name)
+    if low_vram:
+        model.denoiser.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+    return model
 
 
 def model_of(pipeline: Any, name: str = "") -> DiffusionModel:
