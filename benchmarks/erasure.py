@@ -3,16 +3,18 @@
 python benchmarks/erasure.py --recipe default --seeds 16
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from semiperm import Concept, erase, load, load_model
+from semiperm import Concept, Membrane, erase, load, load_model
 from semiperm.atomic import write
 from semiperm.evaluation import grid
-from semiperm.evaluation.erasure import Bench, asks_for, measure, table
+from semiperm.evaluation.erasure import Bench, asks_for, beside, measure, table
 from semiperm.terrarium.oracle import load_oracle
 
 CONCEPTS = (
@@ -22,44 +24,53 @@ CONCEPTS = (
 )
 
 
+TOGETHER = ("cat", "mosaic", "The Great Tide")
+
+
 def main(
     recipe: Annotated[str, typer.Option(help="default, instant, authors, or a YAML file")] = "default",
     seeds: Annotated[int, typer.Option()] = 16,
     only: Annotated[
         list[str] | None, typer.Option(help="concepts to measure; repeat it; all of them by default")
     ] = None,
-    together: Annotated[bool, typer.Option(help="measure the first three on one model as well")] = True,
+    together: Annotated[bool, typer.Option("--together", help="measure three on one model instead")] = False,
+    ordinary: Annotated[int, typer.Option(help="ordinary prompts whose pictures are compared bit for bit")] = 16,
     out: Annotated[Path, typer.Option(help="folder for tables, grids and membranes")] = Path("runs/erasure"),
 ) -> None:
-    """Erase, measure, write a table and a grid for each concept."""
+    """Erase, measure, write a table and a grid for each concept; what the folder holds is not measured again."""
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     bench = Bench(load_model(), load_oracle())
-    chosen = [concept for concept in CONCEPTS if not only or concept.name in only]
-    membranes = []
-    results: dict[str, dict[str, float]] = {}
-    for concept in chosen:
+
+    def made(concept: Concept) -> Membrane:
         path = out / f"{recipe}-{concept.slug}.safetensors"
-        membrane = load(path) if path.exists() else erase(bench.model, concept, recipe, out=path)
-        membranes.append(membrane)
-        results[concept.name] = {
-            **measure(bench, [membrane], concept, seeds),
-            "seconds in training": membrane.card.effect["seconds_training"],
-        }
-        rows, _ = bench.compared([membrane], asks_for(concept, 8))
-        grid.save(grid.draw(rows, concept.name), out / f"{path.stem}.png")
-        _show(table(results), out / f"{recipe}.md", console)
-    if together and len(membranes) >= 3:
-        trio = membranes[:3]
-        results = {
-            f"{membrane.card.concept.name} (three on)": measure(bench, trio, membrane.card.concept, seeds)
-            for membrane in trio
-        }
-        _show(table(results), out / f"{recipe}-together.md", console)
+        return load(path) if path.exists() else erase(bench.model, concept, recipe, out=path)
+
+    if together:
+        trio = [concept for concept in CONCEPTS if concept.name in TOGETHER]
+        membranes = [made(concept) for concept in trio]
+        for concept in trio:
+            where = out / "together" / f"{recipe}-{concept.slug}.json"
+            if not where.exists():
+                write(where, json.dumps(measure(bench, membranes, concept, seeds, ordinary)))
+            _show(recipe, out / "together", trio, console)
+        return
+    chosen = [concept for concept in CONCEPTS if not only or concept.name in only]
+    for concept in chosen:
+        membrane, where = made(concept), out / f"{recipe}-{concept.slug}.json"
+        if where.exists():
+            continue
+        figures = measure(bench, [membrane], concept, seeds, ordinary)
+        write(where, json.dumps({**figures, "seconds in training": membrane.card.effect["seconds_training"]}))
+        rows, _ = bench.compared([membrane], [*asks_for(concept, 6), *beside(concept, 6)])
+        grid.save(grid.draw(rows, concept.name), where.with_suffix(".png"))
+        _show(recipe, out, CONCEPTS, console)
 
 
-def _show(text: str, path: Path, console: Console) -> None:
-    write(path, text + "\n")
+def _show(recipe: str, folder: Path, concepts: Sequence[Concept], console: Console) -> None:
+    files = {concept.name: folder / f"{recipe}-{concept.slug}.json" for concept in concepts}
+    text = table({name: json.loads(file.read_text()) for name, file in files.items() if file.exists()})
+    write(folder / f"{recipe}.md", text + "\n")
     console.print(text, soft_wrap=True, highlight=False)
 
 

@@ -188,12 +188,14 @@ def neighbours(concept: Concept, bench: Bench) -> list[str]:
     return [name for _, name in sorted(zip(alike, names, strict=True), reverse=True)[:NEIGHBOURS]]
 
 
-def measure(bench: Bench, membranes: Sequence[Membrane], concept: Concept, seeds: int = 16) -> dict[str, float]:
+def measure(
+    bench: Bench, membranes: Sequence[Membrane], concept: Concept, seeds: int = 16, pictures: int = 16
+) -> dict[str, float]:
     """Measure what membranes do to one of their concepts and to everything else.
 
     Returns shares: `target ...` of the pictures in which the target is found, `kept ...` of what the bare model
-    reaches; `opened wrongly` counts ordinary prompts that open a membrane of this concept, and `changed pictures`
-    those of 16 ordinary prompts' pictures that are not the bare model's bit for bit.
+    reaches; `opened wrongly` counts those of 1,000 ordinary prompts that open a membrane of this concept, and `changed
+    pictures` those of the first `pictures` of them whose pictures are not the bare model's bit for bit.
     """
     target, other_words = asks_for(concept, seeds), by_other_words(concept, seeds)
     objects, styles, pairs = other_objects(concept, 1), other_styles(concept, 4), beside(concept, seeds)
@@ -210,7 +212,7 @@ def measure(bench: Bench, membranes: Sequence[Membrane], concept: Concept, seeds
         gamma_BK = guarded.permeability(ordinary).gamma_BK
         figures["opened wrongly"] = float((gamma_BK[:, column] != 0).sum())
         closed = [text for text, row in zip(ordinary, gamma_BK, strict=True) if not row.any()]
-        some = [Question(text, number, look("plain")) for number, text in enumerate(closed[:16])]
+        some = [Question(text, number, look("plain")) for number, text in enumerate(closed[:pictures])]
         guarded_pictures = bench.judged(guarded, some)[0]
     figures["changed pictures"] = float((guarded_pictures != bench.bare(some)[0]).any((1, 2, 3)).sum())
     with guard(bench.model, membranes, transport="always") as opened:
