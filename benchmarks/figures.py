@@ -29,20 +29,20 @@ WEAPON = Concept(
 )
 MANY = tuple(Concept(name=name) for name in world.OBJECT_NAMES[:32])
 
-# protocol, concepts, recipe
-RUNS: tuple[tuple[str, tuple[Concept, ...], str], ...] = (
-    ("objects", (CAT,), "default"),
-    ("styles", (MOSAIC,), "default"),
-    ("explicit", (WEAPON,), "default"),
-    ("memorised", (TIDE,), "default"),
-    ("paraphrase", (CAT, MOSAIC, TIDE), "default"),
-    ("unlearncanvas", (CAT,), "default"),
-    ("reconsolidate", (INTO_DOG,), "default"),
-    ("ablation", (CAT,), "default"),
-    ("recipes", (CAT,), "default"),
-    ("eta", (CAT,), "default"),
-    ("rank", (CAT,), "default"),
-    ("multi", MANY, "instant"),
+# protocol, concepts, recipe, pictures a prompt; those that measure many ways take fewer of each
+RUNS: tuple[tuple[str, tuple[Concept, ...], str, int | None], ...] = (
+    ("objects", (CAT,), "default", None),
+    ("styles", (MOSAIC,), "default", None),
+    ("explicit", (WEAPON,), "default", None),
+    ("memorised", (TIDE,), "default", None),
+    ("paraphrase", (CAT, MOSAIC, TIDE), "default", None),
+    ("unlearncanvas", (CAT,), "default", None),
+    ("reconsolidate", (INTO_DOG,), "default", None),
+    ("ablation", (CAT,), "default", 4),
+    ("recipes", (CAT,), "default", 4),
+    ("eta", (CAT,), "default", 4),
+    ("rank", (CAT,), "default", 4),
+    ("multi", MANY, "instant", 2),
 )
 
 
@@ -58,13 +58,13 @@ def main(
     model, judge = load_model(), TerrariumJudge()
     make = maker(model, out / "membranes")
     told = [HEAD]
-    for name, concepts, recipe in RUNS:
+    for name, concepts, recipe, seeds in RUNS:
         folder = out / name
         finished = folder / "report.json"
         if not finished.exists() and (not only or name in only):
             console.print(f"[bold]{name}[/bold]: {', '.join(concept.name for concept in concepts)}")
             membranes = tuple(make(concept, recipe) for concept in concepts)
-            job = Job(model, membranes, "calibrated", "terrarium", concepts, make=make)
+            job = Job(model, membranes, "calibrated", "terrarium", concepts, seeds, make=make)
             evaluate(find(name), job, judge, out=folder, cache=out / "cache")
         if finished.exists():
             told.append(_section(report.load(finished), docs))
