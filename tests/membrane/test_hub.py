@@ -11,9 +11,11 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from typer.testing import CliRunner
 
+from semiperm import cli
 from semiperm.concept import Concept
-from semiperm.membrane.files import MembraneFileError, save
+from semiperm.membrane.files import MembraneFileError, load, save
 from semiperm.membrane.hub import HubError
 from semiperm.membrane.hub_page import file_name, page
 from semiperm.membrane.membrane import Card, Membrane
@@ -343,3 +345,70 @@ def test_what_was_fetched_is_found_again_without_the_hub(
     with pytest.raises(HubError, match="me/dog is needed from .*, which HF_HUB_OFFLINE forbids to ask"):
         Membrane.from_pretrained("me/dog")
     assert server.asked == []
+
+
+# the command line
+
+
+def run(*words: Any) -> Any:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def refused(result: Any) -> str:
+    """Return the one sentence that a command failed with."""
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def file(cat: Membrane, tmp_path: Path) -> Path:
+    return save(cat, tmp_path / "mine" / "cat.safetensors")
+
+
+def test_push_and_pull(
+    server: StandIn, file: Path, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pushed = run("push", file, "me/cat", "--grid", grid, "--private")
+    assert pushed.exit_code == 0, pushed.output
+    assert pushed.output.strip() == f"{server.url}/me/cat"
+    assert server.repos["me/cat"].private and "before-after.png" in server.repos["me/cat"].files
+    (commit,) = server.repos["me/cat"].commits
+    pulled = run("pull", "me/cat")
+    assert (pulled.exit_code, pulled.output.strip()) == (0, "cat.safetensors")
+    assert Path("cat.safetensors").read_bytes() == file.read_bytes()
+    elsewhere = run("pull", "me/cat", "--out", "out/my.safetensors", "--revision", commit, "--file", "cat.safetensors")
+    assert elsewhere.exit_code == 0, elsewhere.output
+    assert same_bits(load("out/my.safetensors"), load(file))
+
+
+def test_a_pulled_file_takes_no_others_place(
+    server: StandIn, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("push", file, "me/cat").exit_code == 0
+    Path("cat.safetensors").write_bytes(b"mine")
+    assert "cat.safetensors exists" in refused(run("pull", "me/cat"))
+    assert Path("cat.safetensors").read_bytes() == b"mine"
+    assert run("pull", "me/cat", "--out", "cat.safetensors").exit_code == 0
+    assert Path("cat.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_the_command_line_says_what_hinders(
+    server: StandIn, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "me/none" in refused(run("pull", "me/none"))
+    server.repos["me/pets"] = Repo()
+    server.repos["me/pets"].commit({"cat.safetensors": b"", "dog.safetensors": b""})
+    assert "cat.safetensors, dog.safetensors" in refused(run("pull", "me/pets"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in refused(run("pull", "me/cat"))
+    assert "HF_HUB_OFFLINE" in refused(run("push", file, "me/cat"))
+
+
+def test_the_command_line_says_that_nobody_answers(unreachable: str, file: Path) -> None:
+    assert unreachable in refused(run("pull", "me/cat"))
+    assert unreachable in refused(run("push", file, "me/cat"))
