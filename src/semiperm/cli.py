@@ -236,6 +236,39 @@ def export(
 
 
 @app.command()
+def push(
+    membrane: Path,
+    repo: Annotated[str, typer.Argument(help="user/repo on the Hugging Face Hub; made if it does not exist")],
+    grid: Annotated[Path | None, typer.Option(help="PNG of pictures before and after, for the page")] = None,
+    private: Annotated[bool, typer.Option("--private", help="let only those see it who may")] = False,
+) -> None:
+    """Publish a membrane on the Hugging Face Hub, with a page that says what it does."""
+    with _plainly():
+        from semiperm import load
+
+        console.print(load(membrane).push_to_hub(repo, grid=grid, private=private))
+
+
+@app.command()
+def pull(
+    repo: Annotated[str, typer.Argument(help="user/repo on the Hugging Face Hub")],
+    out: Annotated[Path | None, typer.Option(help="where to write the membrane (the name it has there)")] = None,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit")] = None,
+    file: Annotated[str | None, typer.Option(help="which membrane, where the repository has several")] = None,
+) -> None:
+    """Fetch a membrane from the Hugging Face Hub."""
+    with _plainly():
+        from semiperm import load, save
+        from semiperm.membrane.hub import find
+
+        found = find(repo, revision=revision, filename=file)
+        # a stranger chose that name
+        if out is None and Path(found.name).exists():
+            raise FileExistsError(f"{found.name} exists: say with --out where to write the membrane")
+        console.print(save(load(found), out or Path(found.name)))
+
+
+@app.command()
 def protocols() -> None:
     """List what can be measured: what each protocol shows and what it costs."""
     from semiperm.evaluation.protocols import PROTOCOLS

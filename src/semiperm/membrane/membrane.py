@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -165,6 +166,43 @@ class Membrane:
             "fingerprint": first.card.fingerprint,
         }
         return cls(card.model_copy(update=facts), down, up)
+
+    @staticmethod
+    def from_pretrained(source: str | Path, *, revision: str | None = None, filename: str | None = None) -> "Membrane":
+        """Read the membrane in a file, a folder or a repository on the Hub (`user/repo`).
+
+        What exists on disk goes before the Hub, unless a revision is asked for. Only a safetensors file is fetched and
+        read; one that was fetched before is found again while the Hub cannot be reached.
+
+        Args:
+            revision: branch, tag or commit of the repository.
+            filename: which one, where there are several.
+
+        Raises:
+            HubError: there is no such file, or there are several, or the Hub cannot be asked.
+            MembraneFileError: the file is not a sound membrane.
+        """
+        # importing the Hub's client takes seconds that a local file need not wait for
+        from semiperm.membrane import files, hub
+
+        return files.load(hub.find(source, revision=revision, filename=filename))
+
+    def push_to_hub(self, repo: str, *, grid: Path | None = None, private: bool = False) -> str:
+        """Write the membrane, a page about it and a picture to a repository on the Hub, and return its address.
+
+        All of it is one commit; a membrane of the same name that is there is replaced. A repository that does not
+        exist is made. The page says the licence that is on the card.
+
+        Args:
+            grid: PNG of pictures before and after.
+            private: let only those see it who may; refused if the repository exists and is public.
+
+        Raises:
+            HubError: the Hub cannot be reached, or does not let you; the message says what to do.
+        """
+        from semiperm.membrane import hub
+
+        return hub.push(self, repo, grid=grid, private=private)
 
     @property
     def rank(self) -> int:

@@ -1,6 +1,7 @@
 """A diffusion model, seen through one door."""
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 # enough to keep the text encoder busy; SDXL's hidden states of several hundred prompts at once would take gigabytes
 PROMPTS_AT_ONCE = 32
 BLOCKS = ("transformer_blocks", "single_transformer_blocks")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
         condition={name: torch.cat([part.condition[name] for part in parts]) for name in parts[0].condition},
         start=parts[0].start,
     )
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name is written like a repository's on the Hub, `user/repo`, and not like a checkpoint's."""
+    return HUB_ID.fullmatch(name) is not None and not name.lower().endswith(".safetensors")
 
 
 def erasable_layers(denoiser: nn.Module) -> dict[str, nn.Module]:

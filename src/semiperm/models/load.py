@@ -2,14 +2,13 @@
 
 import difflib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from semiperm.models.base import DiffusionModel
+from semiperm.models.base import DiffusionModel, is_hub_id
 from semiperm.models.flow import Flux, StableDiffusion3
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.terrarium import WEIGHTS as TERRARIUM
@@ -19,7 +18,6 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 # by the beginning of the pipeline's class; any other pipeline is Stable Diffusion's or none that is known
 FAMILIES: dict[str, Callable[[Any, str], DiffusionModel]] = {"StableDiffusion3": StableDiffusion3, "Flux": Flux}
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class ModelLoadError(ValueError):
@@ -66,7 +64,7 @@ def load_model(
         pipeline = _from_folder(path, dtype)
     elif path.is_file():
         pipeline = _from_single_file(path, dtype)
-    elif HUB_ID.fullmatch(name) and path.suffix.lower() != ".safetensors":
+    elif is_hub_id(name):
         pipeline = _from_hub(name, dtype)
     else:
         raise ModelLoadError(_nothing_there(name, path))
