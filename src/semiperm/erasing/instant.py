@@ -21,24 +21,28 @@ def reads_text(path: str) -> bool:
 
 
 def text_pairs(concept: Concept, model: DiffusionModel, nothing: str = "") -> tuple[Tensor, Tensor]:
-    """Return the target's text features from its first token to the last position, and the surrogate's at the same.
+    """Return the target's text features from its first token to the last position, and the surrogate's beside them.
 
-    Both are (N, C); what comes before the target's first token cannot know of it in a causal text encoder.
+    Both are (N, C). What comes before the target's first token cannot know of it in a causal text encoder. The two
+    sentences are laid beside each other at their ends, so that what follows the target meets itself and the end of the
+    text meets the end of the text, however many words each has.
     """
     pairs = target_prompts(concept, nothing)
     target = model.encode([prompt for prompt, _ in pairs])
     surrogate = model.encode([instead for _, instead in pairs])
     phrases = model.encode(concept.targets).ids
-    assert target.ids is not None and phrases is not None
+    assert target.ids is not None and surrogate.ids is not None and phrases is not None
+    places = torch.arange(target.hidden_BTC.shape[1])
     found: list[Tensor] = []
     instead: list[Tensor] = []
-    for row, ids in enumerate(target.ids):
+    for row, (ids, other) in enumerate(zip(target.ids, surrogate.ids, strict=True)):
         starts = [
             end - len(phrase) + 1 for phrase in phrases if (end := last_token(ids, phrase)) is not None and phrase
         ]
-        start = min(starts, default=1)
-        found.append(target.hidden_BTC[row, start:])
-        instead.append(surrogate.hidden_BTC[row, start:])
+        own = places[min(starts, default=1) :]
+        beside = (own + len(other) - len(ids)).clamp(1, int(places[-1]))
+        found.append(target.hidden_BTC[row, own])
+        instead.append(surrogate.hidden_BTC[row, beside])
     return torch.cat(found), torch.cat(instead)
 
 

@@ -87,18 +87,22 @@ def names(concept: Concept) -> list[str]:
 def target_prompts(concept: Concept, nothing: str = "") -> list[tuple[str, str]]:
     """Return (prompt that asks for the concept, prompt that the picture shall follow instead).
 
-    The second is the surrogate alone, or `nothing` where there is none; what stands beside the concept stays, and so
-    does a style's content. Sentences in which the concept would stand beside itself are left out.
+    The second has the surrogate, or `nothing`, in the concept's place: alone, or beside what stands beside the concept,
+    so that one change of the text serves both. Of a style that becomes nothing only the content is left. Sentences in
+    which the concept would stand beside itself are left out.
     """
     own = {word for phrase in concept.targets for word in phrase.lower().split()}
-    pairs: list[tuple[str, str]] = []
-    for phrase in concept.targets:
-        for sentence, (template, carrier) in _placed(phrase, concept.kind, own):
-            if not carrier:
-                instead = concept.surrogate or ("" if concept.kind == "style" else nothing)
-            elif concept.surrogate:
-                instead = said(concept.surrogate, template, carrier)
-            else:
-                instead = said(carrier, "a {}")
-            pairs.append((sentence, instead))
-    return list(dict.fromkeys(pairs))
+    becomes = concept.surrogate or ("" if concept.kind == "style" else nothing)
+    return list(
+        dict.fromkeys(
+            (sentence, _instead(becomes, template, carrier))
+            for phrase in concept.targets
+            for sentence, (template, carrier) in _placed(phrase, concept.kind, own)
+        )
+    )
+
+
+def _instead(becomes: str, template: str, carrier: str) -> str:
+    if not carrier:
+        return becomes
+    return said(becomes, template, carrier) if becomes else said(carrier, "a {}")

@@ -50,7 +50,7 @@ class Recipe(BaseModel):
     nothing: str = "an empty background"
     anchor_weight: Weight = 100.0
     rank: Count = 1
-    instant_eta: float = 0.5
+    instant_eta: float = 0.3
     instant_anchor_weight: Weight = 10.0
     # without a ridge the anchors' covariance need not be invertible
     instant_ridge: Annotated[float, Field(gt=0)] = 1e-3
