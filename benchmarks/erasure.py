@@ -13,6 +13,7 @@ from rich.console import Console
 
 from semiperm import Concept, Membrane, erase, load, load_model
 from semiperm.atomic import write
+from semiperm.erasing.checkpoint import beside as beside_file
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, asks_for, beside, measure, table
 from semiperm.terrarium.oracle import load_oracle
@@ -44,7 +45,9 @@ def main(
 
     def made(concept: Concept) -> Membrane:
         path = out / f"{recipe}-{concept.slug}.safetensors"
-        return load(path) if path.exists() else erase(bench.model, concept, recipe, out=path)
+        if path.exists():
+            return load(path)
+        return erase(bench.model, concept, recipe, out=path, resume=beside_file(path).exists())
 
     if together:
         trio = [concept for concept in CONCEPTS if concept.name in TOGETHER]
