@@ -21,24 +21,24 @@ def reads_text(path: str) -> bool:
 
 
 def text_pairs(concept: Concept, model: DiffusionModel, nothing: str = "") -> tuple[Tensor, Tensor]:
-    """Return the target's text features from its first token to the last position, and the surrogate's at the same.
+    """Return what keys and values read of the target from its first token on, and of the surrogate at the same places.
 
-    Both are (N, C); what comes before the target's first token cannot know of it in a causal text encoder.
+    Both are (N, C); what comes before the target's first token cannot know of it in a causal text encoder. Where the
+    surrogate has ended already its last state stands.
     """
     pairs = target_prompts(concept, nothing)
     target = model.encode([prompt for prompt, _ in pairs])
     surrogate = model.encode([instead for _, instead in pairs])
     phrases = model.encode(concept.targets).ids
     assert target.ids is not None and phrases is not None
+    read, read_instead = model.keys_read(target), model.keys_read(surrogate)
     found: list[Tensor] = []
     instead: list[Tensor] = []
     for row, ids in enumerate(target.ids):
-        starts = [
-            end - len(phrase) + 1 for phrase in phrases if (end := last_token(ids, phrase)) is not None and phrase
-        ]
-        start = min(starts, default=1)
-        found.append(target.hidden_BTC[row, start:])
-        instead.append(surrogate.hidden_BTC[row, start:])
+        starts = [end - len(phrase) for phrase in phrases if (end := last_token(ids, phrase)) is not None and phrase]
+        places = torch.arange(min(starts, default=0) + target.start, len(read[row]))
+        found.append(read[row][places])
+        instead.append(read_instead[row][places.clamp_max(len(read_instead[row]) - 1)])
     return torch.cat(found), torch.cat(instead)
 
 
@@ -52,7 +52,7 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
         # where text and picture are attended to together, no layer reads the text as the encoder gave it
         return membrane
     target_NC, surrogate_NC = text_pairs(concept, model, recipe.nothing)
-    anchors_NC = anchors.features.hidden_BTC.flatten(0, 1)
+    anchors_NC = torch.cat(model.keys_read(anchors.features))
     down, up = dict(membrane.down), dict(membrane.up)
     pairs = solve(
         [cast(nn.Linear, layer).weight.detach().float().cpu() for layer in text_side.values()],
