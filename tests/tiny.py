@@ -4,10 +4,13 @@ from typing import Any, Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
@@ -206,6 +209,31 @@ def tiny_flux_pipeline(seed: int = 0, *, dev: bool = True) -> FluxPipeline:
         )  # fmt: skip
     # the class takes pictures of 1024 pixels by default
     pipeline.default_sample_size = 8
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_pixart_pipeline(seed: int = 0, *, sigma: bool = True) -> PixArtSigmaPipeline | PixArtAlphaPipeline:
+    """A PixArt of 256x256 pixels in patches of 32x32: T5 projected to the denoiser's width, learned variance.
+
+    The alpha is told its picture's size, as every alpha of 128x128 latents is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = tiny_t5_tokenizer()
+        build: Any = PixArtTransformer2DModel
+        whole: Any = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
+        pipeline = whole(
+            transformer=build(
+                sample_size=128, patch_size=16, in_channels=4, out_channels=8, num_layers=2, attention_head_dim=12,
+                num_attention_heads=2, cross_attention_dim=24, caption_channels=16,
+                use_additional_conditions=False if sigma else None,
+            ).eval(),
+            vae=_vae(),
+            text_encoder=_t5(tokenizer, 16),
+            tokenizer=tokenizer,
+            scheduler=DDIMScheduler(beta_start=0.0001, beta_end=0.02, clip_sample=False),
+        )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
