@@ -12,6 +12,7 @@ import torch
 from semiperm.models.base import DiffusionModel
 from semiperm.models.flow import Flux, StableDiffusion3
 from semiperm.models.pixart import PixArt
+from semiperm.models.qwen_image import QwenImage
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.terrarium import WEIGHTS as TERRARIUM
 
@@ -22,6 +23,7 @@ PIPELINES = (
     "FluxPipeline",
     "PixArtAlphaPipeline",
     "PixArtSigmaPipeline",
+    "QwenImagePipeline",
 )
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
@@ -30,6 +32,7 @@ FAMILIES: dict[str, Callable[[Any, str], DiffusionModel]] = {
     "StableDiffusion3": StableDiffusion3,
     "Flux": Flux,
     "PixArt": PixArt,
+    "QwenImage": QwenImage,
 }
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
