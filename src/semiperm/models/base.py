@@ -24,8 +24,8 @@ class TextFeatures:
     Attributes:
         hidden_BTC: what the denoiser reads; behind a shorter prompt's end there may be zeros.
         pooled_BC: one vector a prompt: the encoder's own, or the mean over `mask_BT` where it has none.
-        mask_BT: True from the start token to the end-of-text token, of a chat template's tokens nowhere; None if the
-            prompts came as embeddings.
+        mask_BT: True from the start token to the end-of-text token, never for a chat template's tokens; None if the
+            prompts came as embeddings without a mask.
         ids: token ids of each prompt without start, end and padding; None if the prompts came as embeddings.
         start: the position of the first of `ids`: 1 behind a start token, 0 where there is none.
         condition: further tensors for the denoiser (SDXL's `text_embeds` and `time_ids`, T5's attention mask), batch
@@ -75,7 +75,7 @@ def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
     longest = max(part.shape[1] for part in parts)
-    # padding is counted from the last dimension, of which the second may have any number behind it
+    # F.pad is told of the last dimension first
     return torch.cat([F.pad(part, (0, 0) * (part.ndim - 2) + (0, longest - part.shape[1])) for part in parts])
 
 
@@ -182,8 +182,7 @@ class DiffusionModel(ABC):
         return empty_BCHW + scale * (asked_BCHW - empty_BCHW)
 
     def keys_read(self, features: TextFeatures) -> list[Tensor]:
-        """Return for each prompt what keys and values of cross-attention read of it (T, C), padding that nobody sees
-        left out."""
+        """Return what keys and values of cross-attention read of each prompt (T, C), without what is masked."""
         return list(features.hidden_BTC)
 
     @abstractmethod

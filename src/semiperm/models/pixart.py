@@ -81,11 +81,15 @@ class PixArt(DiffusionModel):
         return ddim(self.pipeline.scheduler, steps, **changes)
 
     def keys_read(self, features: TextFeatures) -> list[Tensor]:
-        project = cast(Any, self.denoiser).caption_projection
         attended_BT = features.condition["encoder_attention_mask"].bool()
         texts = [states[seen] for states, seen in zip(features.hidden_BTC, attended_BT, strict=True)]
+        project = cast(Any, self.denoiser).caption_projection
+        if project is None:
+            return texts
+        # under CPU offload the denoiser waits elsewhere than the text
+        weight = next(project.parameters())
         with torch.no_grad():
-            return texts if project is None else [project(text.to(self.dtype)) for text in texts]
+            return [project(text.to(weight)) for text in texts]
 
     def _size(self, x_BCHW: Tensor) -> dict[str, Tensor | None]:
         if not cast(Any, self.denoiser).use_additional_conditions:
