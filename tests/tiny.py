@@ -4,10 +4,16 @@ from typing import Any, Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
+from diffusers.pipelines.pixart_alpha.pipeline_pixart_sigma import PixArtSigmaPipeline
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import QwenImagePipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
@@ -18,6 +24,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -206,6 +215,97 @@ def tiny_flux_pipeline(seed: int = 0, *, dev: bool = True) -> FluxPipeline:
         )  # fmt: skip
     # the class takes pictures of 1024 pixels by default
     pipeline.default_sample_size = 8
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_pixart_pipeline(seed: int = 0, *, sigma: bool = True) -> PixArtSigmaPipeline | PixArtAlphaPipeline:
+    """A PixArt of 256x256 pixels in patches of 32x32: T5 projected to the denoiser's width, learned variance.
+
+    The alpha is told its picture's size, as every alpha of 128x128 latents is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = tiny_t5_tokenizer()
+        build: Any = PixArtTransformer2DModel
+        whole: Any = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
+        pipeline = whole(
+            transformer=build(
+                sample_size=128, patch_size=16, in_channels=4, out_channels=8, num_layers=2, attention_head_dim=12,
+                num_attention_heads=2, cross_attention_dim=24, caption_channels=16,
+                use_additional_conditions=False if sigma else None,
+            ).eval(),
+            vae=_vae(),
+            text_encoder=_t5(tokenizer, 16),
+            tokenizer=tokenizer,
+            scheduler=DDIMScheduler(beta_start=0.0001, beta_end=0.02, clip_sample=False),
+        )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+CHAT = (
+    "system Describe user assistant the image by detailing color shape size texture quantity text spatial "
+    "relationships of objects and background"
+)
+
+
+def tiny_qwen_tokenizer() -> Qwen2Tokenizer:
+    """A byte-level vocabulary in which CHAT and, behind a space, WORDS are one token each, with Qwen's special tokens.
+
+    As in the real one a word at the beginning of a text is another token than behind a space.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = [chr(code) for code in printable] + [chr(256 + index) for index in range(256 - len(printable))]
+    vocab = {letter: index for index, letter in enumerate(letters)}
+    merges: dict[tuple[str, str], None] = {}
+    # what begins with a space first, so that no other word's merges take letters from it
+    for word in [*(f"\u0120{word}" for word in [*CHAT.split(), *WORDS]), *CHAT.split()[:4], "cat"]:
+        for end in range(1, len(word)):
+            merges[word[:end], word[end]] = None
+            vocab.setdefault(word[: end + 1], len(vocab))
+    for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>"):
+        vocab[token] = len(vocab)
+    pairs: Any = list(merges)
+    return Qwen2Tokenizer(vocab=vocab, merges=pairs, additional_special_tokens=["<|im_start|>", "<|im_end|>"])
+
+
+def tiny_qwen_pipeline(seed: int = 0) -> QwenImagePipeline:
+    """A Qwen-Image of 16x16 pixels: a language model reads the prompt, joint attention in two blocks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = tiny_qwen_tokenizer()
+        config: Any = Qwen2_5_VLConfig
+        build: Any = QwenImageTransformer2DModel
+        vae: Any = AutoencoderKLQwenImage
+        pipeline = QwenImagePipeline(
+            transformer=build(
+                patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16,
+                num_attention_heads=2, joint_attention_dim=HIDDEN, axes_dims_rope=(8, 4, 4),
+            ).eval(),
+            vae=vae(
+                base_dim=8, z_dim=4, dim_mult=[1, 2, 2], num_res_blocks=1, temperal_downsample=[False, True],
+                latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+            ).eval(),
+            text_encoder=Qwen2_5_VLForConditionalGeneration(
+                config(
+                    text_config={
+                        "vocab_size": len(tokenizer), "hidden_size": HIDDEN, "intermediate_size": HIDDEN,
+                        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+                        "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id,
+                        "rope_parameters": {"mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 1e6},
+                    },
+                    vision_config={
+                        "depth": 1, "hidden_size": HIDDEN, "intermediate_size": HIDDEN, "num_heads": 2,
+                        "out_hidden_size": HIDDEN,
+                    },
+                )
+            ).eval(),
+            tokenizer=tokenizer,
+            scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+        )  # fmt: skip
+    # the class takes pictures of 128x128 latents by default
+    pipeline.default_sample_size = 4
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -203,7 +203,13 @@ class Guard:
         embeds, pooled = arguments.get("prompt_embeds"), arguments.get("pooled_prompt_embeds")
         if prompt is None and embeds is not None:
             where = self.model.device
-            features = TextFeatures(embeds.to(where), None if pooled is None else pooled.to(where))
+            mask = arguments.get("prompt_attention_mask", arguments.get("prompt_embeds_mask"))
+            features = TextFeatures(
+                embeds.to(where),
+                None if pooled is None else pooled.to(where),
+                None if mask is None else mask.to(where).bool(),
+                start=self.model.start,
+            )
             prompts = tuple(f"<embeddings {index}>" for index in range(len(features)))
             return Permeability(prompts, tuple(self.stack.names), self._gamma(features))
         if not isinstance(prompt, str | list):
@@ -257,7 +263,8 @@ class Guard:
     @torch.compiler.disable
     def _pour(self, _denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # From the batch at hand and not from guidance_scale: a callback may end guidance half way, and some pipelines
-        # have a third branch. All of them put the branches one after the other, never interleaved.
+        # have a third branch. All of them put the branches one after the other, never interleaved, or into passes of
+        # their own, each a batch of all pictures.
         gamma_NK = self._gamma_NK
         latents = args[0] if args else kwargs["sample"] if "sample" in kwargs else kwargs["hidden_states"]
         batch = latents.shape[0]

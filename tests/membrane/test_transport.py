@@ -71,7 +71,9 @@ def test_paper_without_pooled_features_compares_the_states() -> None:
     def encode(prompts: Sequence[str]) -> TextFeatures:
         states = {"cat": [[1.0, 2.0], [0.0, 1.0]], "a dog": [[2.0, 0.0], [1.0, 1.0]]}
         ids = {"cat": (1,), "a dog": (2, 3)}
-        return TextFeatures(torch.tensor([states[text] for text in prompts]), ids=tuple(ids[text] for text in prompts))
+        return TextFeatures(
+            torch.tensor([states[text.strip()] for text in prompts]), ids=tuple(ids[text.strip()] for text in prompts)
+        )
 
     found = paper(card("cat"), encode(["a dog"]), encode)
     assert found.item() == pytest.approx(cosine([2, 0, 1, 1], [1, 2, 0, 1]))

@@ -1,7 +1,7 @@
 """Flow transformers are seen as their pipelines use them, and a guard erases on them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from semiperm.concept import Concept
 from semiperm.erasing import trajectories
 from semiperm.erasing.fit import erase
 from semiperm.erasing.recipe import Recipe
 from semiperm.guarded import guard
 from semiperm.membrane.files import MembraneFileError, load, save
-from semiperm.membrane.membrane import Card, Membrane
-from semiperm.models.base import TextFeatures
-from semiperm.models.flow import Flux, StableDiffusion3
+from semiperm.models.flow import Flux, SquaredFlow, StableDiffusion3
 from semiperm.models.load import load_model, model_of
-from tests.tiny import tiny_flux_pipeline, tiny_sd3_pipeline
+from semiperm.models.qwen_image import QwenImage
+from tests.models.helpers import by_name, membrane_for, seen_by_the_denoiser
+from tests.tiny import tiny_flux_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline
 
 KINDS: dict[str, Callable[[], Any]] = {
     "sd3": tiny_sd3_pipeline,
     "sd3 without t5": lambda: tiny_sd3_pipeline(t5=False),
     "flux dev": tiny_flux_pipeline,
     "flux schnell": lambda: tiny_flux_pipeline(dev=False),
+    "qwen image": tiny_qwen_pipeline,
 }
 PROMPTS = ["a cat", "a dog and a tree", "a large red house"]
 
@@ -36,36 +36,13 @@ def pipeline(request: pytest.FixtureRequest) -> Any:
     return KINDS[request.param]()
 
 
-def by_name(card: Card, features: TextFeatures, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
-    wanted = encode([card.concept.name]).ids
-    assert wanted is not None and features.ids is not None
-    return torch.tensor([float(set(wanted[0]) <= set(row)) for row in features.ids])
-
-
-def membrane_for(pipeline: Any, name: str) -> Membrane:
-    generator = torch.Generator().manual_seed(0)
-    layers = model_of(pipeline, "tiny").erasable_layers()
-    empty = Membrane.zero(layers, Card(concept=Concept(name=name)), generator=generator)
-    up = {path: 0.5 * torch.randn(tensor.shape, generator=generator) for path, tensor in empty.up.items()}
-    return Membrane(empty.card, empty.down, up)
-
-
-def seen_by_the_denoiser(pipeline: Any, **arguments: Any) -> list[dict[str, Any]]:
-    """What the pipeline gives its denoiser, and what comes back."""
-    calls: list[dict[str, Any]] = []
-    real = pipeline.transformer.forward
-
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        found = real(*args, **kwargs)
-        calls.append({**kwargs, "found": found[0]})
-        return found
-
-    pipeline.transformer.forward = spy
-    try:
-        pipeline(num_inference_steps=3, output_type="latent", **arguments)
-    finally:
-        del pipeline.transformer.forward
-    return calls
+def unpacked(pipeline: Any, tokens: Tensor) -> Tensor:
+    """What the pipeline's denoiser reads or gives, as latents (B, C, H, W)."""
+    if not isinstance(model_of(pipeline), SquaredFlow):
+        return tokens
+    side = pipeline.default_sample_size * pipeline.vae_scale_factor
+    # Qwen-Image's latents have one frame
+    return pipeline._unpack_latents(tokens, side, side, pipeline.vae_scale_factor).squeeze(2)
 
 
 def test_the_family_is_chosen_by_the_pipelines_class() -> None:
@@ -88,17 +65,10 @@ def test_features_and_predictions_are_the_pipelines_own(pipeline: Any) -> None:
         asked = call["encoder_hidden_states"][-1:]
         torch.testing.assert_close(features.hidden_BTC, asked)
         assert features.pooled_BC is not None
-        torch.testing.assert_close(features.pooled_BC, call["pooled_projections"][-1:])
-        x, t, found = call["hidden_states"][-1:], call["timestep"][-1:], call["found"][-1:]
-        if isinstance(model, Flux):
-            pack: Any = type(pipeline)
-            x = pack._unpack_latents(
-                x, height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor, pipeline.vae_scale_factor
-            )
-            found = pack._unpack_latents(
-                found, height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor, pipeline.vae_scale_factor
-            )
-            t = t * 1000
+        if "pooled_projections" in call:
+            torch.testing.assert_close(features.pooled_BC, call["pooled_projections"][-1:])
+        x, found = unpacked(pipeline, call["hidden_states"][-1:]), unpacked(pipeline, call["found"][-1:])
+        t = call["timestep"][-1:] * (1000 if isinstance(model, SquaredFlow) else 1)
         assert x.shape == (1, channels, height, width)
         with torch.no_grad():
             torch.testing.assert_close(model.predict(x, t, features), found, atol=1e-5, rtol=1e-4)
@@ -106,10 +76,13 @@ def test_features_and_predictions_are_the_pipelines_own(pipeline: Any) -> None:
 
 def test_a_trajectory_is_the_pipelines(pipeline: Any) -> None:
     model = model_of(pipeline)
-    calls = seen_by_the_denoiser(
-        pipeline, prompt="a cat", generator=torch.Generator().manual_seed(0), guidance_scale=3.5
-    )
-    times = [float(call["timestep"][0]) * (1000 if isinstance(model, Flux) else 1) for call in calls]
+    guidance: dict[str, Any] = {"guidance_scale": 3.5}
+    if isinstance(model, QwenImage):
+        guidance = {"true_cfg_scale": 3.5, "negative_prompt": ""}
+    calls = seen_by_the_denoiser(pipeline, prompt="a cat", generator=torch.Generator().manual_seed(0), **guidance)
+    # where guidance has a pass of its own, it is the second
+    calls = calls[:: 2 if isinstance(model, QwenImage) else 1]
+    times = [float(call["timestep"][0]) * (1000 if isinstance(model, SquaredFlow) else 1) for call in calls]
     schedule = model.schedule(3)
     assert times == pytest.approx(schedule.timesteps.tolist(), rel=1e-4)
     path = list(
@@ -119,24 +92,21 @@ def test_a_trajectory_is_the_pipelines(pipeline: Any) -> None:
         )
     )  # fmt: skip
     for call, (_, x) in zip(calls, path, strict=True):
-        states = call["hidden_states"][:1]
-        if isinstance(model, Flux):
-            pack: Any = type(pipeline)
-            states = pack._unpack_latents(states, 16, 16, pipeline.vae_scale_factor)
-        torch.testing.assert_close(x, states, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(x, unpacked(pipeline, call["hidden_states"][:1]), atol=1e-4, rtol=1e-3)
 
 
 def test_ids_point_at_the_states_of_their_tokens(pipeline: Any) -> None:
     model = model_of(pipeline)
     found = model.encode(PROMPTS)
     assert found.ids is not None and found.mask_BT is not None
-    alone = model.encode(["cat"]).ids
+    alone = model.encode([" cat"]).ids
     assert alone is not None
     assert [alone[0] == ids[-1:] for ids in found.ids] == [True, False, False]
-    assert found.start == (0 if isinstance(model, Flux) else 1)
-    # the text's own positions, its end token among them
+    assert found.start == (0 if isinstance(model, SquaredFlow) else 1)
+    # the text's own positions, its end token among them where it is not the chat template's
+    end = 0 if isinstance(model, QwenImage) else 1
     for ids, mask in zip(found.ids, found.mask_BT, strict=True):
-        assert mask[: found.start + len(ids) + 1].all() and not mask[found.start + len(ids) + 1]
+        assert mask[: found.start + len(ids) + end].all() and not mask[found.start + len(ids) + end]
 
 
 def test_every_linear_layer_of_the_blocks_is_erasable(pipeline: Any) -> None:

@@ -56,8 +56,9 @@ def gaussian_features(
     target: TextFeatures, empty: TextFeatures, count: int, generator: torch.Generator
 ) -> TextFeatures:
     """Return `gaussian_anchors` of the first target prompt, with that prompt's further conditions."""
-    vectors = gaussian_anchors(target.hidden_BTC[0], empty.hidden_BTC[0], count, generator)
-    return TextFeatures(vectors, condition=target.select([0] * count).condition)
+    both = concatenate([target.select([0]), empty.select([0])])
+    vectors = gaussian_anchors(both.hidden_BTC[0], both.hidden_BTC[1], count, generator)
+    return TextFeatures(vectors, condition=both.select([0] * count).condition)
 
 
 def texts(model: DiffusionModel, concept: Concept) -> tuple[TextFeatures, TextFeatures, TextFeatures]:

@@ -10,7 +10,7 @@ from semiperm.concept import Concept
 from semiperm.erasing.anchors import STYLES, candidates
 from semiperm.erasing.prompts import names, said, sentences
 from semiperm.membrane.membrane import Membrane
-from semiperm.membrane.transport import fit_gate, last_token
+from semiperm.membrane.transport import fit_gate, last_token, spellings
 from semiperm.models.base import DiffusionModel, TextFeatures
 
 OTHERS = 800
@@ -115,12 +115,13 @@ def _in_style(phrase: str, things: list[str], seed: int) -> list[str]:
 
 def _own_tokens(features: TextFeatures, phrases: list[str], model: DiffusionModel) -> Tensor:
     distinct = list(dict.fromkeys(phrases))
-    encoded = model.encode(distinct)
+    encoded = model.encode(spellings(distinct))
     assert encoded.ids is not None and features.ids is not None
-    ids_of = dict(zip(distinct, encoded.ids, strict=True))
+    ids_of = dict(zip(distinct, zip(encoded.ids[::2], encoded.ids[1::2], strict=True), strict=True))
     states = []
     for row, (ids, phrase) in enumerate(zip(features.ids, phrases, strict=True)):
-        end = last_token(ids, ids_of[phrase])
+        ends = [last_token(ids, spelling) for spelling in ids_of[phrase]]
+        end = next((end for end in ends if end is not None), None)
         if end is not None:
             states.append(features.hidden_BTC[row, end - 1 + features.start])
     if len(states) < 2:

@@ -21,7 +21,7 @@ def reads_text(path: str) -> bool:
 
 
 def text_pairs(concept: Concept, model: DiffusionModel, nothing: str = "") -> tuple[Tensor, Tensor]:
-    """Return the target's text features from its first token to the last position, and the surrogate's beside them.
+    """Return what keys and values read of the target, from its first token on, and of the surrogate beside it.
 
     Both are (N, C). What comes before the target's first token cannot know of it in a causal text encoder. The two
     sentences are laid beside each other at their ends, so that what follows the target meets itself and the end of the
@@ -32,17 +32,15 @@ def text_pairs(concept: Concept, model: DiffusionModel, nothing: str = "") -> tu
     surrogate = model.encode([instead for _, instead in pairs])
     phrases = model.encode(concept.targets).ids
     assert target.ids is not None and surrogate.ids is not None and phrases is not None
-    places = torch.arange(target.hidden_BTC.shape[1])
+    read, read_instead = model.keys_read(target), model.keys_read(surrogate)
     found: list[Tensor] = []
     instead: list[Tensor] = []
     for row, (ids, other) in enumerate(zip(target.ids, surrogate.ids, strict=True)):
-        starts = [
-            end - len(phrase) + 1 for phrase in phrases if (end := last_token(ids, phrase)) is not None and phrase
-        ]
-        own = places[min(starts, default=1) :]
-        beside = (own + len(other) - len(ids)).clamp(1, int(places[-1]))
-        found.append(target.hidden_BTC[row, own])
-        instead.append(surrogate.hidden_BTC[row, beside])
+        starts = [end - len(phrase) for phrase in phrases if (end := last_token(ids, phrase)) is not None and phrase]
+        own = torch.arange(min(starts, default=0) + target.start, len(read[row]))
+        beside = (own + len(other) - len(ids)).clamp(target.start, len(read_instead[row]) - 1)
+        found.append(read[row][own])
+        instead.append(read_instead[row][beside])
     return torch.cat(found), torch.cat(instead)
 
 
@@ -56,7 +54,7 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
         # where text and picture are attended to together, no layer reads the text as the encoder gave it
         return membrane
     target_NC, surrogate_NC = text_pairs(concept, model, recipe.nothing)
-    anchors_NC = anchors.features.hidden_BTC.flatten(0, 1)
+    anchors_NC = torch.cat(model.keys_read(anchors.features))
     down, up = dict(membrane.down), dict(membrane.up)
     pairs = solve(
         [cast(nn.Linear, layer).weight.detach().float().cpu() for layer in text_side.values()],

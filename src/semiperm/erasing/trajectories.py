@@ -48,7 +48,7 @@ def denoise(
             found = predict(x, t.expand(count), features)
         else:
             empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
-            found = empty + guidance * (asked - empty)
+            found = model.guided(empty, asked, guidance)
         x = scheduler.step(found, t, x, return_dict=False)[0]
         yield after, x
 

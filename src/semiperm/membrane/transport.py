@@ -43,7 +43,7 @@ def paper(card: Card, features: TextFeatures, encode: Encode) -> Tensor:
     """
     if features.ids is None:
         raise TransportError('the transport "paper" needs the prompts\' tokens: give prompts instead of prompt_embeds')
-    concept = encode(card.concept.targets)
+    concept = encode(spellings(card.concept.targets))
     assert concept.ids is not None
     cosine_B = (_unit(features) @ _unit(concept).T).amax(1).clamp(0, 1).cpu()
     return torch.maximum(cosine_B, token_share(features.ids, concept.ids))
@@ -80,7 +80,7 @@ def calibrated(card: Card, features: TextFeatures, encode: Encode) -> Tensor:
         )
     opened_B = gate_score(gate, features) > gate["threshold"]
     if features.ids is not None and gate.get("phrases"):
-        phrases = encode(gate["phrases"]).ids
+        phrases = encode(spellings(gate["phrases"])).ids
         assert phrases is not None
         opened_B |= torch.tensor(
             [any(phrase and last_token(ids, phrase) is not None for phrase in phrases) for ids in features.ids]
@@ -89,6 +89,11 @@ def calibrated(card: Card, features: TextFeatures, encode: Encode) -> Tensor:
 
 
 RULES: dict[str, Rule] = {"calibrated": calibrated, "paper": paper, "always": always}
+
+
+def spellings(phrases: Sequence[str]) -> list[str]:
+    """Return each phrase as it begins a text and as it stands behind a space: to a byte-level tokenizer two words."""
+    return [text for phrase in phrases for text in (phrase, f" {phrase}")]
 
 
 def last_token(ids: Sequence[int], phrase: Sequence[int]) -> int | None:

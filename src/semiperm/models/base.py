@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # B batch, T tokens, C channels
 
@@ -23,12 +24,14 @@ class TextFeatures:
     """What the text side of a model makes of a list of prompts.
 
     Attributes:
-        hidden_BTC: what the denoiser's cross-attention reads.
-        pooled_BC: one vector a prompt, where the model has one.
-        mask_BT: True from the start token to the end-of-text token; None if the prompts came as embeddings.
+        hidden_BTC: what the denoiser reads; behind a shorter prompt's end there may be zeros.
+        pooled_BC: one vector a prompt: the encoder's own, or the mean over `mask_BT` where it has none.
+        mask_BT: True from the start token to the end-of-text token, never for a chat template's tokens; None if the
+            prompts came as embeddings without a mask.
         ids: token ids of each prompt without start, end and padding; None if the prompts came as embeddings.
         start: the position of the first of `ids`: 1 behind a start token, 0 where there is none.
-        condition: further tensors for the denoiser (SDXL's `text_embeds` and `time_ids`), batch first.
+        condition: further tensors for the denoiser (SDXL's `text_embeds` and `time_ids`, T5's attention mask), batch
+            first.
     """
 
     hidden_BTC: Tensor
@@ -55,16 +58,19 @@ class TextFeatures:
 
 
 def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
-    """Return the prompts of all parts as one list; what one part lacks (pooled features, mask, ids) the whole lacks."""
+    """Return the prompts of all parts as one list; what one part lacks (pooled features, mask, ids) the whole lacks.
+
+    Parts that hold fewer positions than the longest get zeros behind.
+    """
     pooled = [part.pooled_BC for part in parts if part.pooled_BC is not None]
     masks = [part.mask_BT for part in parts if part.mask_BT is not None]
     ids = [part.ids for part in parts if part.ids is not None]
     return TextFeatures(
-        hidden_BTC=torch.cat([part.hidden_BTC for part in parts]),
+        hidden_BTC=_stacked([part.hidden_BTC for part in parts]),
         pooled_BC=torch.cat(pooled) if len(pooled) == len(parts) else None,
-        mask_BT=torch.cat(masks) if len(masks) == len(parts) else None,
+        mask_BT=_stacked(masks) if len(masks) == len(parts) else None,
         ids=tuple(row for part in ids for row in part) if len(ids) == len(parts) else None,
-        condition={name: torch.cat([part.condition[name] for part in parts]) for name in parts[0].condition},
+        condition={name: _stacked([part.condition[name] for part in parts]) for name in parts[0].condition},
         start=parts[0].start,
     )
 
@@ -72,6 +78,18 @@ def concatenate(parts: Sequence[TextFeatures]) -> TextFeatures:
 def is_hub_id(name: str) -> bool:
     """Tell whether a name is written like a repository's on the Hub, `user/repo`, and not like a checkpoint's."""
     return HUB_ID.fullmatch(name) is not None and not name.lower().endswith(".safetensors")
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    longest = max(part.shape[1] for part in parts)
+    # F.pad is told of the last dimension first
+    return torch.cat([F.pad(part, (0, 0) * (part.ndim - 2) + (0, longest - part.shape[1])) for part in parts])
+
+
+def mean_state(hidden_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the mean of each prompt's states where the mask is True (B, C); 0 where it never is."""
+    weight_BT1 = mask_BT.unsqueeze(-1).to(hidden_BTC)
+    return (hidden_BTC * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1)
 
 
 def erasable_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
@@ -116,12 +134,14 @@ class DiffusionModel(ABC):
         pipeline: the diffusers pipeline, which stays the caller's to use.
         architecture: the modelspec architecture without suffix ("stable-diffusion-v1", ...).
         distilled: whether guidance is built in, so that a trajectory needs no empty prompt.
+        start: the position of a prompt's first token in the text features.
     """
 
     name: str
     pipeline: Any
     architecture: str
     distilled: bool = False
+    start: int = 1
 
     @property
     def denoiser(self) -> nn.Module:
@@ -163,6 +183,14 @@ class DiffusionModel(ABC):
     @abstractmethod
     def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         """Return the denoiser's raw output, of its own prediction type, at latents `x` and timesteps `t` (B,) or ()."""
+
+    def guided(self, empty_BCHW: Tensor, asked_BCHW: Tensor, scale: float) -> Tensor:
+        """Return what the pipeline's guidance makes of the predictions for the empty prompt and for the prompt."""
+        return empty_BCHW + scale * (asked_BCHW - empty_BCHW)
+
+    def keys_read(self, features: TextFeatures) -> list[Tensor]:
+        """Return what keys and values of cross-attention read of each prompt (T, C), without what is masked."""
+        return list(features.hidden_BTC)
 
     @abstractmethod
     def schedule(self, steps: int, **changes: Any) -> Any:

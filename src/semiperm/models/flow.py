@@ -112,24 +112,43 @@ class StableDiffusion3(FlowModel):
         )[0]
 
 
-class Flux(FlowModel):
-    """FLUX.1: dev, whose guidance is an input, and schnell, which needs none."""
-
-    parts = ("transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
-    distilled = True
-
-    @property
-    def architecture(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "flux-1-dev" if self._config.guidance_embeds else "flux-1-schnell"
+class SquaredFlow(FlowModel):
+    """What the flow transformers have in common that read latents in squares of 2x2: FLUX.1, Qwen-Image."""
 
     def _sigmas(self, steps: int) -> np.ndarray | None:
         # the pipeline's own, which end one step before 0
         return np.linspace(1.0, 1 / steps, steps)
 
     def latent_shape(self) -> tuple[int, int, int]:
-        # packed into squares of 2x2
         side = 2 * (int(self.pipeline.default_sample_size) // 2)
         return int(self._config.in_channels) // 4, side, side
+
+
+def into_squares(x_BCHW: Tensor) -> Tensor:
+    """Return the squares of 2x2 as tokens, row by row: (B, H/2 W/2, 4C)."""
+    count, channels, height, width = x_BCHW.shape
+    squares = x_BCHW.view(count, channels, height // 2, 2, width // 2, 2)
+    return squares.permute(0, 2, 4, 1, 3, 5).reshape(count, height // 2 * (width // 2), 4 * channels)
+
+
+def out_of_squares(tokens: Tensor, shape: torch.Size) -> Tensor:
+    """Return tokens (B, H/2 W/2, 4C) as the latents of `shape` (B, C, H, W) that they are the squares of."""
+    count, channels, height, width = shape
+    squares = tokens.view(count, height // 2, width // 2, channels, 2, 2)
+    return squares.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+
+
+class Flux(SquaredFlow):
+    """FLUX.1: dev, whose guidance is an input, and schnell, which needs none."""
+
+    parts = ("transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
+    distilled = True
+    # T5 has no start token
+    start = 0
+
+    @property
+    def architecture(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "flux-1-dev" if self._config.guidance_embeds else "flux-1-schnell"
 
     def _encode(self, prompts: list[str]) -> TextFeatures:
         hidden_BTC, pooled_BC, _ = self.pipeline.encode_prompt(prompts, None, device=self.device)
@@ -138,21 +157,19 @@ class Flux(FlowModel):
             hidden_BTC=hidden_BTC,
             pooled_BC=pooled_BC,
             mask_BT=mask_BT.to(hidden_BTC.device),
-            # T5 has no start token
             ids=tuple(tuple(ids[:-1]) for ids in self._tokens(prompts, self.pipeline.tokenizer_2)),
-            start=0,
+            start=self.start,
         )
 
     def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         assert features.pooled_BC is not None
-        count, channels, height, width = x_BCHW.shape
+        count, _, height, width = x_BCHW.shape
         tools: Any = FluxPipeline
-        packed = tools._pack_latents(x_BCHW, count, channels, height, width)
         guidance = None
         if self._config.guidance_embeds:
             guidance = torch.full((count,), DISTILLED_GUIDANCE, device=x_BCHW.device, dtype=torch.float32)
         found = self.pipeline.transformer(
-            hidden_states=packed,
+            hidden_states=into_squares(x_BCHW),
             timestep=torch.as_tensor(t, device=x_BCHW.device).expand(count).to(x_BCHW) / 1000,
             guidance=guidance,
             pooled_projections=features.pooled_BC.to(x_BCHW),
@@ -161,5 +178,4 @@ class Flux(FlowModel):
             img_ids=tools._prepare_latent_image_ids(count, height // 2, width // 2, x_BCHW.device, x_BCHW.dtype),
             return_dict=False,
         )[0]
-        squares = found.view(count, height // 2, width // 2, channels, 2, 2)
-        return squares.permute(0, 3, 1, 4, 2, 5).reshape(count, channels, height, width)
+        return out_of_squares(found, x_BCHW.shape)

@@ -10,14 +10,29 @@ import torch
 
 from semiperm.models.base import DiffusionModel, is_hub_id
 from semiperm.models.flow import Flux, StableDiffusion3
+from semiperm.models.pixart import PixArt
+from semiperm.models.qwen_image import QwenImage
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.terrarium import WEIGHTS as TERRARIUM
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "FluxPipeline")
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "QwenImagePipeline",
+)
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 # by the beginning of the pipeline's class; any other pipeline is Stable Diffusion's or none that is known
-FAMILIES: dict[str, Callable[[Any, str], DiffusionModel]] = {"StableDiffusion3": StableDiffusion3, "Flux": Flux}
+FAMILIES: dict[str, Callable[[Any, str], DiffusionModel]] = {
+    "StableDiffusion3": StableDiffusion3,
+    "Flux": Flux,
+    "PixArt": PixArt,
+    "QwenImage": QwenImage,
+}
 
 
 class ModelLoadError(ValueError):

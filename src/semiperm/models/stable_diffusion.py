@@ -16,6 +16,15 @@ from semiperm.models.base import DiffusionModel, TextFeatures
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
+def ddim(scheduler: Any, steps: int, **changes: Any) -> Any:
+    """Return DDIM with a scheduler's own betas and prediction type, whatever scheduler it is."""
+    # other schedulers know no clipping of pixels, which DDIM does unless told, and latents must not be clipped
+    config = {"clip_sample": False, **dict(scheduler.config), **changes}
+    found: Any = DDIMScheduler.from_config(config)
+    found.set_timesteps(steps)
+    return found
+
+
 class StableDiffusion(DiffusionModel):
     """A Stable Diffusion pipeline of any generation (SD1, SD2, SDXL) as a `DiffusionModel`.
 
@@ -98,12 +107,7 @@ class StableDiffusion(DiffusionModel):
         )[0]
 
     def schedule(self, steps: int, **changes: Any) -> Any:
-        """Return DDIM with the model's own betas and prediction type, whatever scheduler the pipeline has."""
-        config = dict(self.pipeline.scheduler.config)
-        # other schedulers know no clipping of pixels, which DDIM does unless told, and latents must not be clipped
-        scheduler: Any = DDIMScheduler.from_config({"clip_sample": False, **config, **changes})
-        scheduler.set_timesteps(steps)
-        return scheduler
+        return ddim(self.pipeline.scheduler, steps, **changes)
 
     @property
     def _config(self) -> Any:
