@@ -178,7 +178,8 @@ def test_what_is_behind_the_end_and_at_the_start_is_not_read() -> None:
     hidden[:, 0] = torch.inf
     assert torch.equal(gate_score(own, TextFeatures(hidden, mask_BT=features.mask_BT)), before)
     assert features.mask_BT[:, 0].all(), "the mask itself must stay as it was"
-    assert read_mask(features).sum(1).tolist() == [3, 6]
+    # the prompts' own tokens, without the end of the text
+    assert read_mask(features).sum(1).tolist() == [2, 5]
 
 
 def test_embeddings_without_a_mask_are_read_to_their_end() -> None:

@@ -87,7 +87,7 @@ def fit(concept: Concept, model: DiffusionModel, seed: int = 0) -> dict[str, Any
         phrase_of += [phrase] * len(own)
     target = model.encode(asking)
     # a title has no synonyms, but the titles of other works resemble it
-    between = 0.9 if concept.kind == "memorised" else 0.5
+    between = 0.9 if concept.kind == "memorised" else 0.7
     gate = fit_gate(_own_tokens(target, phrase_of, model), target, model.encode(others), between)
     return {**gate, "phrases": names(concept)}
 

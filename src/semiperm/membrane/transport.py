@@ -112,14 +112,18 @@ def gate_score(gate: dict[str, Any], features: TextFeatures) -> Tensor:
 
 
 def read_mask(features: TextFeatures) -> Tensor:
-    """Return which positions the gate reads: every token after the start token up to the end of the text, (B, T) bool.
+    """Return which positions the gate reads: those of the prompt's own tokens, (B, T) bool.
 
-    The start token has seen nothing of the prompt. Embeddings without a mask are read to their end.
+    The start token has seen nothing of the prompt, and the end-of-text token is a blend of all of it that no concept
+    owns. Embeddings without tokens are read to the end of their mask, or to their end.
     """
-    shape = features.hidden_BTC.shape[:2]
-    mask_BT = torch.ones(shape, dtype=torch.bool) if features.mask_BT is None else features.mask_BT.clone()
-    mask_BT[:, : features.start] = False
-    return mask_BT.to(features.hidden_BTC.device)
+    places_T = torch.arange(features.hidden_BTC.shape[1])
+    if features.ids is None:
+        shape = features.hidden_BTC.shape[:2]
+        mask_BT = torch.ones(shape, dtype=torch.bool) if features.mask_BT is None else features.mask_BT.cpu()
+        return (mask_BT & (places_T >= features.start)).to(features.hidden_BTC.device)
+    ends_B1 = features.start + torch.tensor([len(row) for row in features.ids]).unsqueeze(1)
+    return ((places_T >= features.start) & (places_T < ends_B1)).to(features.hidden_BTC.device)
 
 
 def fit_gate(concept_NC: Tensor, target: TextFeatures, others: TextFeatures, between: float = 0.5) -> dict[str, Any]:
