@@ -250,10 +250,6 @@ def compiled_in_place(pipeline: Any) -> None:
     pipeline.unet.compile(backend="eager")
 
 
-def compiled_by_blocks(pipeline: Any) -> None:
-    pipeline.unet.compile_repeated_blocks(backend="eager", fullgraph=True)
-
-
 def offloaded_by_model(pipeline: Any) -> None:
     # what enable_model_cpu_offload() does, which itself wants an accelerator
     for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
@@ -270,7 +266,6 @@ def offloaded_by_group(pipeline: Any) -> None:
     [
         (compiled, True),
         (compiled_in_place, False),
-        (compiled_by_blocks, True),
         (offloaded_by_model, True),
         (offloaded_by_model, False),
         (offloaded_by_group, True),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from torch import Tensor
 
 from semiperm.concept import Concept
@@ -98,6 +98,15 @@ def test_what_does_not_fit_leaves_model_and_folder_alone(tmp_path: Path) -> None
         merge(model_of(pipeline), {"x": (foreign, 1.0)}, tmp_path / "merged")
     assert not list(tmp_path.iterdir())
     assert all(torch.equal(before[name], value) for name, value in pipeline.unet.state_dict().items())
+
+
+def test_a_model_with_other_adapters_is_not_merged(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    membrane = membrane_for(pipeline)
+    pipeline.unet.add_adapter(LoraConfig(r=1, target_modules=["to_q"]))
+    with pytest.raises(ValueError, match=r"LoRA.*to_q"):
+        merge(model_of(pipeline), {"x": (membrane, 1.0)}, tmp_path / "merged")
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_forms_and_names_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig
+from peft import HRAConfig, LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -674,13 +674,32 @@ def test_fused_projections_are_refused_before_and_after() -> None:
         early.set_permeability(torch.ones(1, 1))
 
 
-def test_peft_adapters_are_refused() -> None:
+def test_a_membrane_is_not_trained_beside_other_adapters() -> None:
     unet = tiny_pipeline().unet
-    early = Stack(unet)
+    stack = wearing(unet, random_membrane(Stack(unet).layers))
     unet.add_adapter(LoraConfig(r=1, target_modules=["to_q"]))
+    with pytest.raises(StackError, match=r"PEFT's \(LoRA\).*to_q.*fuse_lora"):
+        stack.trainable("m0")
+
+
+def test_adapters_that_may_bypass_the_layers_are_refused_before_and_after() -> None:
+    unet = tiny_pipeline().unet
+    early = wearing(unet, random_membrane(Stack(unet).layers))
+    inject_adapter_in_model(HRAConfig(r=2, target_modules=["to_q"]), unet)
+    with pytest.raises(StackError, match=r"no LoRA.*to_q.*bypass"):
+        early.set_permeability(torch.ones(1, 1))
+    early.eject()
     for attempt in (lambda: Stack(unet), early.inject):
-        with pytest.raises(StackError, match=r"PEFT, LoRA.*to_q.*fuse_lora"):
+        with pytest.raises(StackError, match=r"no LoRA.*to_q.*bypass"):
             attempt()
+
+
+def test_membranes_that_were_cast_to_eight_bits_are_refused() -> None:
+    unet = tiny_pipeline().unet
+    stack = wearing(unet, random_membrane(Stack(unet).layers))
+    unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    with pytest.raises(StackError, match="float8_e4m3fn.*before the guard"):
+        stack.set_permeability(torch.ones(1, 1))
 
 
 @pytest.mark.parametrize(

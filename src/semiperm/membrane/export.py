@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from semiperm.atomic import whole, write
 from semiperm.membrane.files import TRANSFORMER, of_transformer, save
-from semiperm.membrane.membrane import Membrane
-from semiperm.models.base import DiffusionModel
+from semiperm.membrane.membrane import Membrane, listed
+from semiperm.models.base import DiffusionModel, adapted_layers
 
 Form = Literal["kohya", "diffusers", "peft"]
 
@@ -51,9 +51,12 @@ def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]]
     Raises:
         CoverageError: a membrane does not fit the model.
         FileExistsError: `out` exists.
+        ValueError: the model wears adapters of PEFT, which a folder of weights cannot hold.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists: a merged model is written to a new folder")
+    if others := adapted_layers(model.denoiser):
+        raise ValueError(f"other adapters (PEFT, LoRA) are on {listed(others)}; fuse them or take them off first")
     layers = model.erasable_layers()
     fitted = [(membrane.fitted_to(layers), gamma) for membrane, gamma in membranes.values()]
     before = {path: cast(nn.Linear, layer).weight.detach().clone() for path, layer in layers.items()}

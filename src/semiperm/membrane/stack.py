@@ -5,7 +5,6 @@ y = W x + ((x D^T) * gamma) U^T, which is eq. 9 of
 [[arXiv:2312.16145] One-dimensional Adapter to Rule Them All](https://arxiv.org/abs/2312.16145) with gamma counted once.
 """
 
-import sys
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from semiperm.membrane.membrane import Membrane, listed, sizes
-from semiperm.models.base import erasable_layers
+from semiperm.models.base import adapted_layers, erasable_layers, is_adapted, unwrapped
 
 # B batch, K membranes, R the ranks of all of them together
+
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class StackError(ValueError):
@@ -43,7 +44,8 @@ class StackedLayer(nn.Module):
     gates_BR: Tensor
 
     def __init__(self, base: nn.Module, opening: Opening) -> None:
-        super().__init__()
+        # whatever sort of layer this is, it has no weights of its own
+        nn.Module.__init__(self)
         self.base = base
         self.opening = opening
         self.idle = True
@@ -58,18 +60,18 @@ class StackedLayer(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("base"), name)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
+    def forward(self, input: Tensor) -> Tensor:
+        y = self.base(input)
         if self.opening.closed or self.idle:
             return y
-        if self.gates_BR.shape[0] not in (1, x.shape[0]):
+        if self.gates_BR.shape[0] not in (1, input.shape[0]):
             raise StackError(
                 f"the permeabilities are for a batch of {self.gates_BR.shape[0]}, but the denoiser got one of "
-                f"{x.shape[0]}; guidance needs them once for each of its branches"
+                f"{input.shape[0]}; guidance needs them once for each of its branches"
             )
-        h = self._through_down(x)
+        h = self._through_down(input)
         gates = self.gates_BR.to(h)
-        gates = gates[:, :, None, None] if self._is_conv else gates.unflatten(0, (-1, *[1] * (x.ndim - 2)))
+        gates = gates[:, :, None, None] if self._is_conv else gates.unflatten(0, (-1, *[1] * (input.ndim - 2)))
         # a product with 0 is not 0 where h has overflowed
         h = torch.where(gates == 0, 0.0, h * gates)
         up = self.up.to(h)
@@ -94,8 +96,24 @@ class StackedLayer(nn.Module):
         padded = F.pad(x, cast(list[int], base._reversed_padding_repeated_twice), mode=base.padding_mode)
         return F.conv2d(padded, down, None, base.stride, 0, base.dilation)
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        # diffusers looks there for FLUX's weights, by the layer's own names, when it loads a LoRA
+        self.base._save_to_state_dict(destination, prefix, keep_vars)
+
     def extra_repr(self) -> str:
         return f"rank={self.down.shape[0]}"
+
+
+class StackedLinear(StackedLayer, nn.Linear):
+    """A linear layer to all who ask, so that PEFT puts its adapters around it."""
+
+
+class StackedConv2d(StackedLayer, nn.Conv2d):
+    """A convolution to all who ask, so that PEFT puts its adapters around it."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # PEFT makes the convolutions of a LoRA with the class of the one that it finds
+        return nn.Conv2d(*args, **kwargs) if args and isinstance(args[0], int) else super().__new__(cls)
 
 
 class Stack:
@@ -105,13 +123,13 @@ class Stack:
     whether it is injected or not, which closes it: nothing acts before `set_permeability`.
 
     Raises:
-        StackError: the denoiser already wears a stack or PEFT adapters, has fused projections, or has no such layers.
+        StackError: the denoiser already wears a stack, has no such layers, or would bypass them: its projections are
+            fused, or it has PEFT adapters that are no LoRA.
     """
 
     def __init__(self, denoiser: nn.Module, layers: Mapping[str, nn.Module] | None = None) -> None:
-        # torch.compile's wrapper has the real denoiser inside
-        self.denoiser = cast(nn.Module, getattr(denoiser, "_orig_mod", denoiser))
-        _refuse_others(self.denoiser)
+        self.denoiser = unwrapped(denoiser)
+        _refuse_worn_or_bypassed(self.denoiser)
         self.layers = dict(erasable_layers(self.denoiser) if layers is None else layers)
         if not self.layers:
             raise StackError(f"{type(denoiser).__name__} has no transformer blocks that a membrane could sit in")
@@ -170,10 +188,15 @@ class Stack:
         They are the ones that act until the stack is ejected or changed; `membrane` returns copies of them.
 
         Raises:
-            StackError: the stack is not injected, or has other membranes too.
+            StackError: the stack is not injected, has other membranes too, or shares the denoiser with PEFT adapters.
         """
         self._check_known(name)
         self._check_injected("trained")
+        if others := adapted_layers(self.denoiser):
+            raise StackError(
+                f"a membrane is trained without other adapters, but PEFT's (LoRA) are on {listed(others)}; fuse them "
+                "into the weights with pipeline.fuse_lora() and pipeline.unload_lora_weights(), or take them off, first"
+            )
         if len(self) != 1:
             raise StackError(f"a membrane is trained alone, but this stack has {listed(self.names)}")
         self._trained = None
@@ -192,16 +215,17 @@ class Stack:
         """Put the stack on, closed; nothing happens if it is on already.
 
         Raises:
-            StackError: some layers are no longer the denoiser's own, are wrapped by others, or are fused.
+            StackError: some layers are no longer the denoiser's own, or would be bypassed.
         """
         if self.injected:
             return
-        _refuse_others(self.denoiser)
+        _refuse_worn_or_bypassed(self.denoiser)
         places = _places(self.denoiser, self.layers)
         if lost := [path for path in self.layers if path not in places]:
             raise StackError(f"these layers were exchanged since the stack was made: {listed(lost)}; make a new stack")
         for path, layer in self.layers.items():
-            self._worn[path] = StackedLayer(layer, self._opening)
+            stacked = StackedConv2d if isinstance(layer, nn.Conv2d) else StackedLinear
+            self._worn[path] = stacked(layer, self._opening)
         for path, spots in places.items():
             for parent, child in spots:
                 setattr(parent, child, self._worn[path])
@@ -233,10 +257,12 @@ class Stack:
         Setting the same shape again changes numbers in place, so a compiled denoiser keeps its graph.
 
         Raises:
-            StackError: the stack is not injected, gamma has another shape or is not finite, or q, k and v were fused.
+            StackError: the stack is not injected, gamma has another shape or is not finite, or the membranes would be
+                bypassed or were cast to eight bits.
         """
         self._check_injected("opened")
-        _refuse_fused(self.denoiser)
+        _refuse_bypassed(self.denoiser)
+        _refuse_cast(self._worn)
         if gamma_BK.ndim != 2 or gamma_BK.shape[0] == 0 or gamma_BK.shape[1] != len(self):
             raise StackError(
                 f"permeabilities must have the shape (batch, {len(self)}), one column for each membrane, not "
@@ -316,8 +342,7 @@ def _home(layer: nn.Module) -> tuple[torch.device, torch.dtype | None]:
     weight = next(layer.parameters(), None)
     if weight is None or weight.is_meta:
         return torch.device("cpu"), None
-    plain = weight.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    return weight.device, weight.dtype if plain else None
+    return weight.device, weight.dtype if weight.dtype in PRECISIONS else None
 
 
 def _places(denoiser: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, list[tuple[nn.Module, str]]]:
@@ -331,18 +356,10 @@ def _places(denoiser: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, 
     return places
 
 
-def _refuse_others(denoiser: nn.Module) -> None:
+def _refuse_worn_or_bypassed(denoiser: nn.Module) -> None:
     if worn := [path for path, module in denoiser.named_modules() if isinstance(module, StackedLayer)]:
         raise StackError(f"the denoiser already wears a stack (on {listed(worn)}); add to that one, or eject it first")
-    _refuse_fused(denoiser)
-    peft = sys.modules.get("peft.tuners.tuners_utils")
-    if peft is None:
-        return
-    if worn := [path for path, module in denoiser.named_modules() if isinstance(module, peft.BaseTunerLayer)]:
-        raise StackError(
-            f"other adapters (PEFT, LoRA) are on {listed(worn)}; fuse them into the weights with pipeline.fuse_lora() "
-            "and pipeline.unload_lora_weights(), or take them off, first"
-        )
+    _refuse_bypassed(denoiser)
 
 
 def _is_fused(module: nn.Module) -> bool:
@@ -352,9 +369,23 @@ def _is_fused(module: nn.Module) -> bool:
     return not isinstance(module, Attention) or type(module.processor).__name__.startswith("Fused")
 
 
-def _refuse_fused(denoiser: nn.Module) -> None:
-    if fused := [path for path, module in denoiser.named_modules() if _is_fused(module)]:
+def _refuse_bypassed(denoiser: nn.Module) -> None:
+    modules = list(denoiser.named_modules())
+    if fused := [path for path, module in modules if _is_fused(module)]:
         raise StackError(
             f"the query, key and value projections are fused in {listed(fused)}, which would bypass the membranes; "
             "call unfuse_qkv_projections() first"
+        )
+    if others := [path for path, module in modules if is_adapted(module) and "lora_A" not in module._modules]:
+        raise StackError(
+            f"adapters of PEFT that are no LoRA are on {listed(others)}, and such may read a layer's weights without "
+            "calling it, which would bypass the membranes; merge them into the weights, or take them off, first"
+        )
+
+
+def _refuse_cast(worn: Mapping[str, StackedLayer]) -> None:
+    if cast_down := [path for path, layer in worn.items() if layer.down.dtype not in PRECISIONS]:
+        raise StackError(
+            f"the membranes were cast to {worn[cast_down[0]].down.dtype} in {listed(cast_down)}, which is too coarse "
+            "for them; load the pipeline again and call enable_layerwise_casting() before the guard is put on"
         )

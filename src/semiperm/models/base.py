@@ -92,11 +92,19 @@ def mean_state(hidden_BTC: Tensor, mask_BT: Tensor) -> Tensor:
     return (hidden_BTC * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1)
 
 
+def unwrapped(denoiser: nn.Module) -> nn.Module:
+    """Return the network behind the shells of `torch.compile` and `peft.PeftModel`."""
+    # their names would become part of every layer's path
+    inner: Any = getattr(denoiser, "_orig_mod", denoiser)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
 def erasable_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
     """Return every Linear and Conv2d inside the denoiser's transformer blocks, by path.
 
     In a UNet these are its `Transformer2DModel` blocks, which are the layers of arXiv:2312.16145, sec. 4.1; a denoiser
-    that is a transformer itself has them in `transformer_blocks` and `single_transformer_blocks`.
+    that is a transformer itself has them in `transformer_blocks` and `single_transformer_blocks`. Adapters of others
+    (LoRA, IP-Adapter) are looked through: the layers are the denoiser's own, under its own paths.
     """
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
@@ -104,10 +112,28 @@ def erasable_layers(denoiser: nn.Module) -> dict[str, nn.Module]:
     whole = [getattr(denoiser, name, None) for name in BLOCKS]
     for prefix, block in denoiser.named_modules():
         if isinstance(block, Transformer2DModel) or any(block is one for one in whole):
-            for path, layer in block.named_modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
-                    found[f"{prefix}.{path}"] = layer
+            found |= _own_layers(prefix, block)
     return found
+
+
+def _own_layers(path: str, module: nn.Module) -> dict[str, nn.Module]:
+    if is_adapted(module):
+        return _own_layers(path, cast(nn.Module, module.base_layer))
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        return {path: module}
+    # an IP-Adapter keeps layers of its own in attention's processors
+    children = [(name, child) for name, child in module.named_children() if name != "processor"]
+    return {own: layer for name, child in children for own, layer in _own_layers(f"{path}.{name}", child).items()}
+
+
+def is_adapted(module: nn.Module) -> bool:
+    """Whether this is PEFT's wrapper around a layer, such as a LoRA's."""
+    return "base_layer" in module._modules
+
+
+def adapted_layers(denoiser: nn.Module) -> list[str]:
+    """Return the paths of the layers that wear adapters of PEFT, such as a LoRA."""
+    return [path for path, module in denoiser.named_modules() if is_adapted(module)]
 
 
 def fingerprint(layers: Mapping[str, nn.Module]) -> str:
@@ -146,8 +172,7 @@ class DiffusionModel(ABC):
     @property
     def denoiser(self) -> nn.Module:
         """The network that membranes sit in."""
-        # torch.compile puts the network behind a shell whose name would become part of every layer's path
-        return cast(nn.Module, getattr(self.called, "_orig_mod", self.called))
+        return unwrapped(self.called)
 
     @property
     @abstractmethod
@@ -156,7 +181,7 @@ class DiffusionModel(ABC):
 
     @property
     def called(self) -> nn.Module:
-        """The module that the pipeline calls: the denoiser, or what `torch.compile` put around it."""
+        """The module that the pipeline calls: the denoiser, or what `torch.compile` or PEFT put around it."""
         unet = getattr(self.pipeline, "unet", None)
         return self.pipeline.transformer if unet is None else unet
 
