@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import get_cosine_with_hard_restarts_schedule_with_warmup
@@ -19,7 +20,7 @@ from semiperm.erasing.recipe import Recipe, RecipeError, load_recipe
 from semiperm.erasing.run import Counted
 from semiperm.membrane.files import load
 from semiperm.membrane.membrane import Card, Membrane
-from semiperm.membrane.stack import Stack
+from semiperm.membrane.stack import Stack, StackError
 from semiperm.models.load import model_of
 from tests.membrane.helpers import same_bits
 from tests.tiny import WORDS, tiny_pipeline, tiny_xl_pipeline
@@ -274,6 +275,13 @@ def test_a_checkpoint_of_another_erasure_is_refused(tmp_path: Path) -> None:
         save_file({"x": torch.zeros(1)}, beside(out), None if run is None else {"run": run})
         with pytest.raises(CheckpointError):
             erase(own, "cat", SHORT, out=out, resume=True, quiet=True)
+
+
+def test_nothing_is_erased_beside_other_adapters() -> None:
+    own = model()
+    own.denoiser.add_adapter(LoraConfig(r=1, target_modules=["to_q"]))
+    with pytest.raises(StackError, match=r"PEFT's \(LoRA\).*to_q"):
+        erase(own, "cat", "instant", quiet=True)
 
 
 # little memory

@@ -25,7 +25,7 @@ from semiperm.erasing.recipe import Recipe, load_recipe
 from semiperm.erasing.run import Counted, Run
 from semiperm.membrane import files
 from semiperm.membrane.membrane import Card, Membrane
-from semiperm.membrane.stack import Stack
+from semiperm.membrane.stack import Stack, refuse_other_adapters
 from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
 from semiperm.models.load import model_of
 
@@ -59,12 +59,14 @@ def erase(
 
     Raises:
         RecipeError: the recipe is malformed.
+        StackError: the denoiser wears other adapters (LoRA).
         CheckpointError: there is nothing to resume, or it belongs to another erasure.
         KeyboardInterrupt: Ctrl-C was pressed; the step at hand was finished and a checkpoint written.
     """
     model = model_of(model_or_pipeline)
     concept = Concept(name=concept) if isinstance(concept, str) else concept
     recipe = load_recipe(recipe)
+    refuse_other_adapters(model.denoiser)
     if recipe.device:
         model.pipeline.to(recipe.device)
     where = checkpoint.beside(out) if out else None

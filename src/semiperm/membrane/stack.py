@@ -192,11 +192,7 @@ class Stack:
         """
         self._check_known(name)
         self._check_injected("trained")
-        if others := adapted_layers(self.denoiser):
-            raise StackError(
-                f"a membrane is trained without other adapters, but PEFT's (LoRA) are on {listed(others)}; fuse them "
-                "into the weights with pipeline.fuse_lora() and pipeline.unload_lora_weights(), or take them off, first"
-            )
+        refuse_other_adapters(self.denoiser)
         if len(self) != 1:
             raise StackError(f"a membrane is trained alone, but this stack has {listed(self.names)}")
         self._trained = None
@@ -335,6 +331,15 @@ class Stack:
     def _check_injected(self, verb: str) -> None:
         if not self.injected:
             raise StackError(f"a stack can only be {verb} while it is injected; call inject() first")
+
+
+def refuse_other_adapters(denoiser: nn.Module) -> None:
+    """Raise a StackError if the denoiser wears adapters of PEFT, beside which no membrane is made."""
+    if others := adapted_layers(denoiser):
+        raise StackError(
+            f"a membrane is trained without other adapters, but PEFT's (LoRA) are on {listed(others)}; fuse them "
+            "into the weights with pipeline.fuse_lora() and pipeline.unload_lora_weights(), or take them off, first"
+        )
 
 
 def _home(layer: nn.Module) -> tuple[torch.device, torch.dtype | None]:
