@@ -214,7 +214,9 @@ def measure(
         closed = [text for text, row in zip(ordinary, gamma_BK, strict=True) if not row.any()]
         some = [Question(text, number, look("plain")) for number, text in enumerate(closed[:pictures])]
         guarded_pictures = bench.judged(guarded, some)[0]
-    figures["changed pictures"] = float((guarded_pictures != bench.bare(some)[0]).any((1, 2, 3)).sum())
+    # made anew, because arithmetic depends on the batch, and those that were kept came in other batches
+    bare_pictures = bench.judged(bench.model.pipeline, some)[0]
+    figures["changed pictures"] = float((guarded_pictures != bare_pictures).any((1, 2, 3)).sum())
     with guard(bench.model, membranes, transport="always") as opened:
         figures["target, always"] = bench.share(opened, target)
         figures["kept objects, always"] = bench.kept(opened, objects)
