@@ -198,7 +198,12 @@ def measure(
     pictures` those of the first `pictures` of them whose pictures are not the bare model's bit for bit.
     """
     target, other_words = asks_for(concept, seeds), by_other_words(concept, seeds)
-    objects, styles, pairs = other_objects(concept, 1), other_styles(concept, 4), beside(concept, seeds)
+    erased = {membrane.card.concept.name for membrane in membranes}
+    # what another of the membranes erases is not to be kept
+    objects, styles, pairs = (
+        [question for question in questions if question.about not in erased]
+        for questions in (other_objects(concept, 1), other_styles(concept, 4), beside(concept, seeds))
+    )
     near = set(neighbours(concept, bench))
     figures = {"target, bare": bench.share(None, target)}
     with guard(bench.model, membranes, transport="calibrated") as guarded:
