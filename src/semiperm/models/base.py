@@ -161,6 +161,10 @@ class DiffusionModel(ABC):
         architecture: the modelspec architecture without suffix ("stable-diffusion-v1", ...).
         distilled: whether guidance is built in, so that a trajectory needs no empty prompt.
         start: the position of a prompt's first token in the text features.
+        parts: the pipeline's parts that the family cannot do without.
+
+    Raises:
+        TypeError: the pipeline lacks a part.
     """
 
     name: str
@@ -168,11 +172,23 @@ class DiffusionModel(ABC):
     architecture: str
     distilled: bool = False
     start: int = 1
+    parts: tuple[str, ...] = ()
+
+    def __init__(self, pipeline: Any, name: str = "") -> None:
+        missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
+        if missing:
+            raise TypeError(f"{type(pipeline).__name__} cannot be used: it has no {', '.join(missing)}.")
+        self.pipeline = pipeline
+        self.name = name or str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)
 
     @property
     def denoiser(self) -> nn.Module:
         """The network that membranes sit in."""
         return unwrapped(self.called)
+
+    @property
+    def _config(self) -> Any:
+        return cast(Any, self.denoiser).config
 
     @property
     @abstractmethod

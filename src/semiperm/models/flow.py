@@ -1,6 +1,6 @@
 """Flow transformers: Stable Diffusion 3 and FLUX.1 predict a velocity and attend to text and picture together."""
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,27 +22,11 @@ class FlowModel(DiffusionModel):
 
     Of their text features `hidden_BTC` is what joint attention reads, `pooled_BC` what modulates the blocks, and
     `mask_BT` says which positions hold text.
-
-    Raises:
-        TypeError: the pipeline lacks a part.
     """
-
-    parts: tuple[str, ...] = ()
-
-    def __init__(self, pipeline: Any, name: str = "") -> None:
-        missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
-        if missing:
-            raise TypeError(f"{type(pipeline).__name__} cannot be used: it has no {', '.join(missing)}.")
-        self.pipeline = pipeline
-        self.name = name or str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)
 
     @property
     def prediction_type(self) -> str:
         return "flow"
-
-    @property
-    def _config(self) -> Any:
-        return cast(Any, self.denoiser).config
 
     def schedule(self, steps: int, **changes: Any) -> Any:
         """Return Euler's method on the flow, shifted towards noise as the pipeline shifts it for its own size."""

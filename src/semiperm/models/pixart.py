@@ -17,30 +17,19 @@ class PixArt(DiffusionModel):
 
     Of the text features `hidden_BTC` are T5's states of the cleaned prompt, which the denoiser projects before its
     cross-attention reads them; padding is masked.
-
-    Raises:
-        TypeError: the pipeline lacks a part.
     """
 
+    parts = ("transformer", "text_encoder", "tokenizer", "scheduler")
     # T5 has no start token
     start = 0
 
-    def __init__(self, pipeline: Any, name: str = "") -> None:
-        parts = ("transformer", "text_encoder", "tokenizer", "scheduler")
-        missing = [part for part in parts if getattr(pipeline, part, None) is None]
-        if missing:
-            raise TypeError(f"{type(pipeline).__name__} cannot be used: it has no {', '.join(missing)}.")
-        self.pipeline = pipeline
-        self.name = name or str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)
-        self.architecture = "pixart-sigma" if type(pipeline).__name__.startswith("PixArtSigma") else "pixart-alpha"
+    @property
+    def architecture(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "pixart-sigma" if type(self.pipeline).__name__.startswith("PixArtSigma") else "pixart-alpha"
 
     @property
     def prediction_type(self) -> str:
         return str(self.pipeline.scheduler.config.prediction_type)
-
-    @property
-    def _config(self) -> Any:
-        return cast(Any, self.denoiser).config
 
     def latent_shape(self) -> tuple[int, int, int]:
         size = int(self._config.sample_size)

@@ -1,7 +1,7 @@
 """Stable Diffusion 1, 2 and XL: one denoiser with cross-attention, one or two CLIP text encoders."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -41,8 +41,7 @@ class StableDiffusion(DiffusionModel):
             raise TypeError(
                 f"{type(pipeline).__name__} is not a Stable Diffusion pipeline: it has no {', '.join(missing)}."
             )
-        self.pipeline = pipeline
-        self.name = name or str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)
+        super().__init__(pipeline, name)
         self.is_xl = hasattr(pipeline, "text_encoder_2")
         if not isinstance(self.denoiser, UNet2DConditionModel):
             raise TypeError(f"{self.name}: the denoiser is a {type(self.denoiser).__name__}, not UNet2DConditionModel.")
@@ -108,10 +107,6 @@ class StableDiffusion(DiffusionModel):
 
     def schedule(self, steps: int, **changes: Any) -> Any:
         return ddim(self.pipeline.scheduler, steps, **changes)
-
-    @property
-    def _config(self) -> Any:
-        return cast(Any, self.denoiser).config
 
     def _architecture(self) -> str:
         width = self._config.cross_attention_dim
