@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from semiperm import Concept, Membrane, erase, load, load_model
+from semiperm import Concept, load_model
 from semiperm.atomic import write
-from semiperm.erasing.checkpoint import beside as beside_file
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, asks_for, beside, measure, table
+from semiperm.evaluation.making import maker
 from semiperm.terrarium.oracle import load_oracle
 
 CONCEPTS = (
@@ -42,16 +42,10 @@ def main(
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     bench = Bench(load_model(), load_oracle())
-
-    def made(concept: Concept) -> Membrane:
-        path = out / f"{recipe}-{concept.slug}.safetensors"
-        if path.exists():
-            return load(path)
-        return erase(bench.model, concept, recipe, out=path, resume=beside_file(path).exists())
-
+    make = maker(bench.model, out / "membranes")
     if together:
         trio = [concept for concept in CONCEPTS if concept.name in TOGETHER]
-        membranes = [made(concept) for concept in trio]
+        membranes = [make(concept, recipe) for concept in trio]
         for concept in trio:
             where = out / "together" / f"{recipe}-{concept.slug}.json"
             if not where.exists():
@@ -60,7 +54,7 @@ def main(
         return
     chosen = [concept for concept in CONCEPTS if not only or concept.name in only]
     for concept in chosen:
-        membrane, where = made(concept), out / f"{recipe}-{concept.slug}.json"
+        membrane, where = make(concept, recipe), out / f"{recipe}-{concept.slug}.json"
         if where.exists():
             continue
         figures = measure(bench, [membrane], concept, seeds, ordinary)
