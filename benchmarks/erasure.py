@@ -54,9 +54,10 @@ def main(
         return
     chosen = [concept for concept in CONCEPTS if not only or concept.name in only]
     for concept in chosen:
-        membrane, where = make(concept, recipe), out / f"{recipe}-{concept.slug}.json"
+        where = out / f"{recipe}-{concept.slug}.json"
         if where.exists():
             continue
+        membrane = make(concept, recipe)
         figures = measure(bench, [membrane], concept, seeds, ordinary)
         write(where, json.dumps({**figures, "seconds in training": membrane.card.effect["seconds_training"]}))
         rows, _ = bench.compared([membrane], [*asks_for(concept, 6), *beside(concept, 6)])
