@@ -1,6 +1,7 @@
 """PixArt is seen as its pipelines use it, learned variance and picture size included, and a guard erases on it."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from semiperm.membrane.membrane import Card, Membrane
 from semiperm.models.base import TextFeatures, erasable_layers
 from semiperm.models.load import load_model, model_of
 from semiperm.models.pixart import PixArt
-from tests.models.helpers import by_name, membrane_for, seen_by_the_denoiser
+from tests.models.helpers import by_name, check_against_changed_weights, membrane_for, seen_by_the_denoiser
 from tests.tiny import tiny_pixart_pipeline
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -189,19 +190,8 @@ def test_an_instant_membrane_is_the_best_change_of_what_keys_read() -> None:
 
 
 def test_a_picture_is_the_one_of_weights_changed_by_hand_in_both_branches() -> None:
-    pipeline = tiny_pixart_pipeline()
-    membrane, bare = membrane_for(pipeline, "cat"), draw(pipeline, PROMPTS, num_images_per_prompt=2)
-    with guard(pipeline, [membrane], transport=by_name) as guarded:
-        found = draw(guarded, PROMPTS, num_images_per_prompt=2)
-        assert guarded.last is not None and guarded.last.gamma_BK.flatten().tolist() == [1, 0, 1]
-    assert torch.equal(draw(pipeline, PROMPTS, num_images_per_prompt=2), bare)
-    assert torch.equal(found[2:4], bare[2:4])
-    for path, layer in model_of(pipeline).erasable_layers().items():
-        cast(nn.Linear, layer).weight.data += membrane.up[path] @ membrane.down[path]
-    changed = draw(pipeline, PROMPTS, num_images_per_prompt=2)
-    for rows in (slice(0, 2), slice(4, 6)):
-        torch.testing.assert_close(found[rows], changed[rows], atol=1e-4, rtol=1e-3)
-        assert (found[rows] - bare[rows]).abs().max() > 1e-3
+    twice = partial(draw, prompts=PROMPTS, num_images_per_prompt=2)
+    check_against_changed_weights(tiny_pixart_pipeline(), twice, atol=1e-4, rtol=1e-3)
 
 
 def test_a_batch_gives_the_pictures_of_its_prompts_alone(pipeline: Any) -> None:
