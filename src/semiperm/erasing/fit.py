@@ -75,7 +75,8 @@ def erase(
     began = time.perf_counter()
     fitted = gate.fit(concept, model, recipe.seed)
     gated = time.perf_counter()
-    held = anchoring.build(concept, model.encode, recipe.more_anchors)
+    # sentences around the anchors are for training; the closed form does as well with their names alone
+    held = anchoring.build(concept, model.encode, recipe.more_anchors, variants=2 if recipe.steps else 1)
     card = _card(concept, model, recipe, fitted)
     predict = Counted(model, recipe.precision == "bfloat16")
     with frozen(model):
