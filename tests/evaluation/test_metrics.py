@@ -156,7 +156,3 @@ def test_alteration_against_loops() -> None:
     assert found.heat_HW.mean() == pytest.approx(found.error_N.mean(), rel=1e-5)
     with pytest.raises(ValueError, match="same size"):
         metrics.alteration(guarded[:3], bare)
-
-
-def test_a_tally_counts_pictures() -> None:
-    assert metrics.tally([("a", "b"), ("a",), ()]) == {"a": 2, "b": 1}

@@ -155,20 +155,31 @@ def figures(seen: Seen, names: Sequence[str]) -> dict[str, Estimate]:
 
 
 def efficacy(rows: Sequence[Seen]) -> dict[str, Estimate]:
-    """Return UA, IRA and CRA over all rows that a classifier can tell, where there are rows of each kind.
+    """Return UA, IRA and CRA over all rows that a classifier can tell, where there are rows of each kind, and H.
 
-    UA is over the erased, IRA over the kept of the target's own kind, CRA over other domains
-    (UnlearnCanvas, arXiv:2402.11846).
+    UA is over the erased, by name or in other words, IRA over the kept of the target's own kind, CRA over other domains
+    (UnlearnCanvas, arXiv:2402.11846). H is the harmonic mean of what is gone by name, what is gone in other words and
+    what is kept (MACE, arXiv:2403.06135); its interval is that of the three at their worst and at their best together.
     """
-    parts: dict[str, list[np.ndarray]] = {"UA": [], "IRA": [], "CRA": []}
+    named: list[np.ndarray] = []
+    otherwise: list[np.ndarray] = []
+    own: list[np.ndarray] = []
+    other: list[np.ndarray] = []
+    sides = {"erased": named, "asked otherwise": otherwise, "kept": own, "other domain": other}
     for seen in rows:
         subject = seen.subject
-        if not subject.label:
+        if not subject.label or subject.role not in sides:
             continue
-        labels = seen.labels
         if subject.role in ("erased", "asked otherwise"):
-            parts["UA"].append(metrics.unlearned(labels, subject.label))
-        elif subject.role in ("kept", "other domain"):
-            hits = metrics.retained(labels, [subject.label] * len(labels))
-            parts["IRA" if subject.role == "kept" else "CRA"].append(hits)
-    return {name: estimate.mean(np.concatenate(hits)) for name, hits in parts.items() if hits}
+            sides[subject.role].append(metrics.unlearned(seen.labels, subject.label))
+        else:
+            sides[subject.role].append(metrics.retained(seen.labels, [subject.label] * len(seen.labels)))
+    parts = {"UA": named + otherwise, "IRA": own, "CRA": other}
+    found = {name: estimate.mean(np.concatenate(hits)) for name, hits in parts.items() if hits}
+    if named and own + other:
+        means = [estimate.mean(np.concatenate(hits)) for hits in (named, otherwise, own + other) if hits]
+        value, low, high = (
+            metrics.harmonic_mean(*(getattr(mean, end) for mean in means)) for end in ("value", "low", "high")
+        )
+        found["H"] = Estimate(value=value, low=low, high=high, count=sum(mean.count for mean in means))
+    return found

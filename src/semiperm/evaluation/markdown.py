@@ -1,5 +1,8 @@
 """A report's tables as Markdown, for documentation."""
 
+from collections.abc import Iterable, Sequence
+
+from semiperm.evaluation.beside import in_columns
 from semiperm.evaluation.figures import NO_SHARES
 from semiperm.evaluation.report import Part, Report
 from semiperm.evaluation.reported import REPORTED
@@ -13,12 +16,17 @@ def markdown(report: Report) -> str:
     for part in report.parts:
         title = f"**{part.name}**\n\n" if len(report.parts) > 1 else ""
         blocks.append(title + _rows(part))
+    if measured := in_columns(report):
+        blocks.append(f"*Measured* here, in the published table's columns\n\n{_table(*measured)}")
     if report.reported in REPORTED:
         beside = REPORTED[report.reported]
-        head = _line(beside.columns) + "\n" + _rule(len(beside.columns))
-        told = "\n".join(_line(row) for row in beside.rows)
-        blocks.append(f"*Reported* ({beside.source}), not measured here: {beside.title}\n\n{head}\n{told}")
+        told = _table(beside.columns, beside.rows)
+        blocks.append(f"*Reported* ({beside.source}), not measured here: {beside.title}\n\n{told}")
     return "\n\n".join(block for block in blocks if block)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join([_line(head), _rule(len(head)), *(_line(line) for line in lines)])
 
 
 def _summary(report: Report) -> str:
@@ -65,7 +73,7 @@ def _short(name: str, value: float) -> str:
     return f"{value:.2f}" if name in NO_SHARES else f"{value:.0%}" if name != "error" else f"{value:.1%}"
 
 
-def _line(cells: tuple[str, ...] | list[str]) -> str:
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 

@@ -3,7 +3,6 @@
 Every function says its unit and which direction is better for an erasure; none knows of models or files.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -178,8 +177,3 @@ def alteration(guarded_NHWC: np.ndarray, bare_NHWC: np.ndarray) -> Alteration:
     error = np.abs(guarded_NHWC.astype(np.float32) - bare_NHWC.astype(np.float32)) / 255
     identical = (guarded_NHWC == bare_NHWC).reshape(len(error), -1).all(1)
     return Alteration(identical, error.reshape(len(error), -1).mean(1), error.mean((0, -1)))
-
-
-def tally(classes: Sequence[Collection[str]]) -> dict[str, int]:
-    """Return how many pictures show each class, most frequent first."""
-    return dict(Counter(name for found in classes for name in found).most_common())

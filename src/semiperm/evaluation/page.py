@@ -3,12 +3,13 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from semiperm.evaluation import grid, plots
+from semiperm.evaluation.beside import in_columns
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.figures import NO_SHARES
 from semiperm.evaluation.report import Part, Report
@@ -67,6 +68,8 @@ def verdict(report: Report, part: Part) -> list[str]:
                 f"What must stay {what} is found in {summary[name].value:.1%} of {summary[name].count} pictures "
                 f"(bare model: {bare[name].value:.1%})."
             )
+    if "H" in summary and part.membranes:
+        said.append(f"In one number, the harmonic mean of what is gone and what is kept: {told('H', summary['H'])}.")
     exposed = [row for row in part.rows if "exposed" in row.figures and row.role == "erased"]
     for row in exposed:
         said.append(
@@ -109,14 +112,14 @@ def page(report: Report, examples: Sequence[Example]) -> str:
                 rows.append(grid.Row("measured: permeability below", example.guarded, example.opened))
             picture = _png(rows, example.row)
             body.append(f'<figure><img src="{picture}" alt="{_text(example.row)}, bare and guarded"></figure>')
+    if measured := in_columns(report):
+        body.append(f"<h2>Measured, in the published table's columns</h2>{_cells(*measured)}")
     if report.reported in REPORTED:
         beside = REPORTED[report.reported]
-        head = "".join(f"<th>{_text(name)}</th>" for name in beside.columns)
-        rows_ = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in beside.rows)
         body.append(
             f'<div class="reported"><h2>Reported elsewhere, not measured here</h2><p>{_text(beside.title)} '
             f"({_text(beside.source)}). Other models, other prompts: these figures are no comparison with the above "
-            f'unless model and form agree.</p><div class="scroll"><table><tr>{head}</tr>{rows_}</table></div></div>'
+            f"unless model and form agree.</p>{_cells(beside.columns, beside.rows)}</div>"
         )
     body.append("<h2>How it was measured</h2>")
     body.append(_facts(report))
@@ -125,6 +128,12 @@ def page(report: Report, examples: Sequence[Example]) -> str:
         f'content="width=device-width, initial-scale=1"><title>semiperm: {_text(report.protocol)}</title>'
         f"<style>{STYLE}</style>{''.join(body)}</html>"
     )
+
+
+def _cells(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{_text(name)}</th>" for name in columns)
+    rows = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _table(part: Part) -> str:

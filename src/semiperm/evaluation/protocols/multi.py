@@ -27,10 +27,10 @@ def variants(job: Job) -> list[Variant]:
 
 PROTOCOL = Protocol(
     name="multi",
-    version=1,
+    version=2,
     shows="what 1, 2, 4, ... membranes together do to the first target and to everything else",
     cost="terrarium: about 2 minutes a number of membranes; full: as `objects`, for each number",
-    metrics=("found", "clip", "alteration"),
+    metrics=("found", "clip", "clip errors", "frechet", "alteration"),
     subjects=subjects,
     variants=variants,
     reported="multi",
