@@ -59,11 +59,14 @@ def test_sentences_are_all_different_and_begin_with_the_bare_phrase(kind: Kind) 
 
 
 @pytest.mark.parametrize("kind", ["object", "explicit", "memorised"])
-@pytest.mark.parametrize(("surrogate", "nothing"), [("", "an empty room"), ("a dog", "an empty room"), ("", "")])
-def test_the_surrogate_takes_the_place_of_a_thing(kind: Kind, surrogate: str, nothing: str) -> None:
+@pytest.mark.parametrize(
+    ("surrogate", "nothing", "within"),
+    [("", "an empty room", "a bare wall"), ("a dog", "an empty room", ""), ("", "", "")],
+)
+def test_the_surrogate_takes_the_place_of_a_thing(kind: Kind, surrogate: str, nothing: str, within: str) -> None:
     concept = Concept(name="zebra", targets=("zebra", "striped horse"), surrogate=surrogate, kind=kind)
-    pairs = target_prompts(concept, nothing)
-    becomes = surrogate or nothing
+    pairs = target_prompts(concept, nothing, within)
+    becomes = surrogate or within
     for prompt, instead in pairs:
         beside = [carrier for carrier in CARRIERS if carrier in prompt.split()]
         if beside and becomes:
@@ -71,7 +74,7 @@ def test_the_surrogate_takes_the_place_of_a_thing(kind: Kind, surrogate: str, no
         elif beside:
             assert instead in (f"a {beside[0]}", f"an {beside[0]}")
         else:
-            assert instead == becomes
+            assert instead == (surrogate or nothing)
     asked = [prompt for prompt, _ in pairs]
     assert sorted(asked) == sorted(sentences("zebra", kind) + sentences("striped horse", kind))
     if kind != "memorised":
@@ -85,7 +88,7 @@ def test_nothing_is_the_papers_empty_prompt_unless_told() -> None:
 
 def test_a_concept_is_not_put_beside_itself() -> None:
     for name, other in (("tree", "house"), ("a house", "tree")):
-        pairs = target_prompts(Concept(name=name), "an empty room")
+        pairs = target_prompts(Concept(name=name), "nobody", "an empty room")
         assert all(name not in instead for _, instead in pairs)
         assert all(sentence.count(name.removeprefix("a ")) == 1 for sentence in sentences(name, "object"))
         assert any(instead == f"an empty room and a {other}" for _, instead in pairs)

@@ -161,7 +161,7 @@ def _train(
         if recipe.loop == "authors":
             step = partial(authors.step, model, stack, recipe, run, authors.texts(model, start.card.concept), held)
         else:
-            pairs = target_prompts(start.card.concept, recipe.nothing)
+            pairs = target_prompts(start.card.concept, recipe.nothing, recipe.nothing_beside)
             target = model.encode([prompt for prompt, _ in pairs])
             instead = model.encode([prompt for _, prompt in pairs])
             step = partial(_step, model, stack, recipe, run, target, instead, held)

@@ -84,25 +84,28 @@ def names(concept: Concept) -> list[str]:
     return list(dict.fromkeys([*concept.targets, *(plural(phrase) for phrase in concept.targets if countable)]))
 
 
-def target_prompts(concept: Concept, nothing: str = "") -> list[tuple[str, str]]:
+def target_prompts(concept: Concept, nothing: str = "", nothing_beside: str = "") -> list[tuple[str, str]]:
     """Return (prompt that asks for the concept, prompt that the picture shall follow instead).
 
-    The second has the surrogate, or `nothing`, in the concept's place: alone, or beside what stands beside the concept,
-    so that one change of the text serves both. Of a style that becomes nothing only the content is left. Sentences in
-    which the concept would stand beside itself are left out.
+    The second has the surrogate in the concept's place, or what stands for nothing: `nothing` alone, `nothing_beside`
+    beside what stands beside the concept. Of a style that becomes nothing only the content is left. Sentences in which
+    the concept would stand beside itself are left out. A thing is asked for alone as often as beside something else, so
+    that sentences of the first kind come more than once.
     """
     own = {word for phrase in concept.targets for word in phrase.lower().split()}
-    becomes = concept.surrogate or ("" if concept.kind == "style" else nothing)
-    return list(
-        dict.fromkeys(
-            (sentence, _instead(becomes, template, carrier))
-            for phrase in concept.targets
-            for sentence, (template, carrier) in _placed(phrase, concept.kind, own)
-        )
-    )
+    is_style = concept.kind == "style"
+    becomes, within = (concept.surrogate or ("" if is_style else text) for text in (nothing, nothing_beside))
+    alone: dict[tuple[str, str], None] = {}
+    beside: dict[tuple[str, str], None] = {}
+    for phrase in concept.targets:
+        for sentence, (template, carrier) in _placed(phrase, concept.kind, own):
+            if carrier:
+                beside[sentence, _instead(within, template, carrier)] = None
+            else:
+                alone[sentence, becomes] = None
+    times = 1 if is_style else max(1, round(len(beside) / len(alone)))
+    return [*alone] * times + [*beside]
 
 
 def _instead(becomes: str, template: str, carrier: str) -> str:
-    if not carrier:
-        return becomes
     return said(becomes, template, carrier) if becomes else said(carrier, "a {}")

@@ -50,7 +50,7 @@ def trade(report: Report) -> str | None:
     bare = report.parts[0].bare_summary
     if {"UA", "IRA"} <= bare.keys():
         axes.plot(bare["UA"].value, bare["IRA"].value, "s", color=GREY)
-        axes.annotate("bare model", (bare["UA"].value, bare["IRA"].value), textcoords="offset points", xytext=(6, 6))
+        axes.annotate("bare model", (bare["UA"].value, bare["IRA"].value), textcoords="offset points", xytext=(6, -12))
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("UA: the target is gone from")
