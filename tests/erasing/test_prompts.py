@@ -76,10 +76,12 @@ def test_the_surrogate_takes_the_place_of_a_thing(kind: Kind, surrogate: str, no
         else:
             assert instead == (surrogate or nothing)
     asked = [prompt for prompt, _ in pairs]
-    assert sorted(asked) == sorted(sentences("zebra", kind) + sentences("striped horse", kind))
+    assert sorted(set(asked)) == sorted(sentences("zebra", kind) + sentences("striped horse", kind))
     if kind != "memorised":
         for carrier in CARRIERS:
             assert sum(carrier in prompt.split() for prompt in asked) == 6
+        within_others = sum(bool(set(CARRIERS) & set(prompt.split())) for prompt in asked)
+        assert len(asked) - within_others == pytest.approx(within_others, rel=0.25)
 
 
 def test_nothing_is_the_papers_empty_prompt_unless_told() -> None:
