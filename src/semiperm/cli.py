@@ -80,6 +80,7 @@ def erase(
     with _plainly():
         from semiperm import Concept, load_model
         from semiperm import erase as make
+        from semiperm.erasing.check import in_words
         from semiperm.erasing.recipe import LOW_VRAM, load_recipe
         from semiperm.evaluation.preview import previews
 
@@ -96,10 +97,7 @@ def erase(
             on_step=previews(loaded, erased, preview) if preview else None,
         )  # fmt: skip
         effect = membrane.card.effect
-        console.print(
-            f"{where}: target moved {effect['target_moved']:.2f}, anchors {effect['anchors_moved']:.2f} "
-            f"(1 is from the target to what it becomes); {effect['denoiser_evaluations']:.0f} denoiser evaluations"
-        )
+        console.print(f"{where}: {in_words(effect)}; {effect['denoiser_evaluations']:.0f} denoiser evaluations")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from semiperm.concept import Concept
 from semiperm.erasing import anchors
-from semiperm.erasing.anchors import Anchors, build, candidates, density
+from semiperm.erasing.anchors import Anchors, by_name, candidates, density, in_sentences
 from semiperm.models.base import TextFeatures
 from tests.erasing.helpers import WordEncoder, axis
 
@@ -21,7 +22,7 @@ ARTICLES = {"a", "an", "the", "some"}
 def some_anchors(similarity: list[float], neighbours: tuple[int, ...] = ()) -> Anchors:
     count = len(similarity)
     prompts = ("", *(f"thing {number}" for number in range(1, count)))
-    return Anchors(prompts, TextFeatures(torch.zeros(count, 2, 3)), density(torch.tensor(similarity)), neighbours)
+    return Anchors(prompts, TextFeatures(torch.zeros(count, 2, 3)), density(torch.tensor(similarity)), neighbours, prompts[1:])
 
 
 # the density
@@ -87,9 +88,31 @@ def test_a_seed_reproduces_a_draw() -> None:
 # building
 
 
+def built(concept: Concept, encoder: WordEncoder, more: Sequence[str] = (), variants: int = 1) -> Anchors:
+    return in_sentences(by_name(concept, encoder.encode, more), concept, encoder.encode, variants)
+
+
+@pytest.mark.parametrize("variants", [1, 3])
+def test_sentences_are_added_to_the_names_and_the_density_is_that_of_all(variants: int) -> None:
+    encoder = WordEncoder()
+    names = by_name(Concept(name="cat"), encoder.encode)
+    held = built(Concept(name="cat"), encoder, variants=variants)
+    assert held.prompts[: len(names.prompts)] == names.prompts
+    assert len(held.prompts) == 1 + (1 + variants) * len(names.names)
+    for row, prompt in enumerate(held.prompts[1:]):
+        assert set(names.names[row % len(names.names)].split()) <= set(prompt.replace(",", " ").split()), prompt
+        assert torch.equal(held.features.hidden_BTC[row + 1], encoder.encode([prompt]).hidden_BTC[0])
+    assert_density(held, encoder)
+
+
 def test_the_built_density_is_that_of_the_sentences() -> None:
     encoder = WordEncoder()
-    held = build(Concept(name="cat"), encoder.encode, variants=1)
+    held = by_name(Concept(name="cat"), encoder.encode)
+    assert_density(held, encoder)
+    assert len(held.features) == len(held.prompts)
+
+
+def assert_density(held: Anchors, encoder: WordEncoder) -> None:
     target = encoder.pooled("a cat")
     weights = []
     for prompt in held.prompts:
@@ -98,13 +121,12 @@ def test_the_built_density_is_that_of_the_sentences() -> None:
         weights.append(1 - abs(cosine))
     total = sum(weights)
     assert held.density_N.tolist() == pytest.approx([weight / total for weight in weights], rel=1e-4, abs=1e-7)
-    assert len(held.features) == len(held.prompts)
 
 
 def test_the_empty_prompt_and_all_everyday_concepts_are_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("horse", "ice cream", "mosaic", "robot")
     monkeypatch.setattr(anchors, "everyday", lambda: words)
-    held = build(Concept(name="cat"), WordEncoder().encode, variants=4)
+    held = built(Concept(name="cat"), WordEncoder(), variants=3)
     assert held.prompts[0] == "" and "" not in held.prompts[1:]
     for word in words:
         assert sum(word in prompt for prompt in held.prompts) >= 4
@@ -115,7 +137,7 @@ def test_the_neighbours_are_the_concepts_most_like_the_target() -> None:
     near = ["horse", "sheep", "goat", "duck", "goose", "eagle", "parrot", "swan", "snake", "lizard", "shark", "whale"]
     planted = {word: axis(size=2.7) + axis(number=1 + place, size=2.0) for place, word in enumerate(near)}
     encoder = WordEncoder(planted={**planted, "cat": axis(size=3.0)})
-    held = build(Concept(name="cat"), encoder.encode)
+    held = built(Concept(name="cat"), encoder)
     for row, prompt in enumerate(held.prompts):
         has_planted = bool(set(near) & set(prompt.split()))
         assert (row in held.neighbours) == has_planted, prompt
@@ -124,11 +146,11 @@ def test_the_neighbours_are_the_concepts_most_like_the_target() -> None:
 def test_a_name_that_means_the_target_is_no_anchor_unless_the_user_says_so() -> None:
     planted = {"cat": axis(size=1.0), "horse": axis(size=1.0) + axis(number=1, size=0.1), "sheep": axis(number=1)}
     encoder = WordEncoder(planted=planted)
-    prompts = build(Concept(name="cat"), encoder.encode).prompts
+    prompts = built(Concept(name="cat"), encoder).prompts
     assert not any("horse" in prompt for prompt in prompts)
     assert any("sheep" in prompt for prompt in prompts)
-    assert "horse" not in build(Concept(name="cat"), encoder.encode).prompts
-    assert "a horse" in build(Concept(name="cat"), encoder.encode, more=["a horse"]).prompts
+    assert "horse" not in by_name(Concept(name="cat"), encoder.encode).prompts
+    assert "a horse" in built(Concept(name="cat"), encoder, more=["a horse"]).prompts
 
 
 # every word that stands in the sentences around anchors is somebody's target
@@ -151,7 +173,7 @@ TARGETS = [
 @pytest.mark.parametrize("concept", TARGETS, ids=lambda concept: concept.name)
 def test_no_anchor_has_a_word_of_the_target(concept: Concept) -> None:
     own = set(itertools.chain(*(target.lower().split() for target in concept.targets))) - ARTICLES
-    held = build(concept, WordEncoder().encode, more=["a red thing", f"{concept.targets[0]} food"], variants=8)
+    held = built(concept, WordEncoder(), more=["a red thing", f"{concept.targets[0]} food"], variants=7)
     assert len(held.prompts) > 2000
     for prompt in held.prompts:
         assert not own & set(prompt.lower().replace(",", " ").split()), prompt
@@ -159,7 +181,7 @@ def test_no_anchor_has_a_word_of_the_target(concept: Concept) -> None:
 
 def test_the_users_anchors_are_kept_as_written() -> None:
     given_ = ["Grumpy Mouse", "the quick brown dog jumps", "a mosaic of a horse"]
-    held = build(Concept(name="the great wave", kind="memorised"), WordEncoder().encode, more=given_)
+    held = built(Concept(name="the great wave", kind="memorised"), WordEncoder(), more=given_)
     for text in given_:
         assert text in held.prompts
 

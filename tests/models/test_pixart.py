@@ -158,7 +158,7 @@ def test_what_keys_read_is_what_they_are_given(pipeline: Any) -> None:
 def test_an_instant_membrane_is_the_best_change_of_what_keys_read() -> None:
     model = model_of(tiny_pixart_pipeline(sigma=False), "tiny")
     concept, word = Concept(name="cat"), 17
-    held = anchors.build(concept, model.encode, variants=1)
+    held = anchors.by_name(concept, model.encode)
     recipe = Recipe(steps=0, instant_eta=0.0, instant_anchor_weight=2.0, instant_ridge=0.01, rank=24)
     membrane = instant(concept, model, held, recipe)
     text_side = {path for path in membrane.up if reads_text(path)}

@@ -32,12 +32,14 @@ class Anchors:
         features: what the model's text side makes of them.
         density_N: P(c | c_tar), which sums to 1.
         neighbours: rows of the concepts most like the target.
+        names: what they are about, without the empty prompt, each once.
     """
 
     prompts: tuple[str, ...]
     features: TextFeatures
     density_N: Tensor
     neighbours: tuple[int, ...]
+    names: tuple[str, ...]
 
     def draw(self, count: int, neighbours: float, generator: torch.Generator) -> Tensor:
         """Return `count` rows: the empty prompt once, a share of nearest neighbours, the rest by the density."""
@@ -96,29 +98,44 @@ def _free(templates: tuple[str, ...], own: set[str]) -> tuple[str, ...]:
     return tuple(template for template in templates if not own & _words(template)) or ("{}",)
 
 
-def build(
-    concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = (), variants: int = 2
-) -> Anchors:
-    """Put every candidate into some sentences, the first of them its bare name, and weigh them against the target.
+def by_name(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = ()) -> Anchors:
+    """Take every candidate by its bare name, and weigh it against the target.
 
-    A candidate whose bare name means the same as the target to this text encoder (cosine above 0.97) is left out,
-    unless the user gave it; the user's anchors are also there as they were written.
+    A candidate that means the same as the target to this text encoder (cosine above 0.97) is left out, unless the user
+    gave it; the user's anchors stay as they were written.
     """
     names = candidates(concept, more)
-    given, own = set(more), own_words(concept)
-    target_1C = flat(encode([said(concept.targets[0], "a {}")])).mean(0, keepdim=True)
-    bare = ["", *(name if name in given else said(name, "a {}") for name in names)]
-    bare_features = encode(bare)
-    alike = (flat(bare_features) @ target_1C.T).squeeze(1)[1:]
-    kept = [number for number in range(len(names)) if alike[number] < SAME or names[number] in given]
-    near = sorted(kept, key=lambda number: -float(alike[number]))[:NEIGHBOURS]
-    prompts = [bare[row] for row in [0, *(number + 1 for number in kept)]]
-    features = [bare_features.select([0, *(number + 1 for number in kept)])]
-    if varied := [_sentence(names[number], own, number + 7 * v) for v in range(1, variants) for number in kept]:
-        prompts += varied
-        features.append(encode(varied))
-    held = concatenate(features)
-    places = [kept.index(number) for number in near]
-    neighbours = tuple(1 + variant * len(kept) + place for variant in range(variants) for place in places)
-    similarity_N = (flat(held) @ target_1C.T).squeeze(1)
-    return Anchors(tuple(prompts), held, density(similarity_N.cpu()), neighbours)
+    given = set(more)
+    target_1C = _target(concept, encode)
+    prompts = ["", *(name if name in given else said(name, "a {}") for name in names)]
+    features = encode(prompts)
+    alike_N = (flat(features) @ target_1C.T).squeeze(1)
+    kept = [0, *(row for row, name in enumerate(names, 1) if alike_N[row] < SAME or name in given)]
+    near = sorted(range(1, len(kept)), key=lambda row: -float(alike_N[kept[row]]))[:NEIGHBOURS]
+    return Anchors(
+        tuple(prompts[row] for row in kept),
+        features.select(kept),
+        density(alike_N[kept].cpu()),
+        tuple(near),
+        tuple(names[row - 1] for row in kept[1:]),
+    )
+
+
+def in_sentences(
+    held: Anchors, concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], variants: int = 1
+) -> Anchors:
+    """Return anchors by name with each of them in some sentences as well."""
+    own, count = own_words(concept), len(held.names)
+    spoken = [
+        _sentence(name, own, number + 7 * variant)
+        for variant in range(1, variants + 1)
+        for number, name in enumerate(held.names)
+    ]
+    features = concatenate([held.features, encode(spoken)])
+    alike_N = (flat(features) @ _target(concept, encode).T).squeeze(1)
+    near = tuple(row + variant * count for variant in range(variants + 1) for row in held.neighbours)
+    return Anchors((*held.prompts, *spoken), features, density(alike_N.cpu()), near, held.names)
+
+
+def _target(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
+    return flat(encode([said(concept.targets[0], "a {}")])).mean(0, keepdim=True)

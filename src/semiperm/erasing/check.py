@@ -1,5 +1,7 @@
 """The self-check that every membrane's card carries."""
 
+from collections.abc import Mapping
+
 import torch
 
 from semiperm.erasing.anchors import Anchors
@@ -9,6 +11,14 @@ from semiperm.erasing.run import Counted
 from semiperm.membrane.membrane import Membrane
 from semiperm.membrane.stack import Stack
 from semiperm.models.base import DiffusionModel
+
+
+def in_words(effect: Mapping[str, float]) -> str:
+    """Return a self-check's figures as a person reads them."""
+    return (
+        f"target moved {effect['target_moved']:.2f}, anchors {effect['anchors_moved']:.2f} "
+        "(1 is from the target to what it becomes)"
+    )
 
 
 def self_check(
