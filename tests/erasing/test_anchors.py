@@ -22,7 +22,9 @@ ARTICLES = {"a", "an", "the", "some"}
 def some_anchors(similarity: list[float], neighbours: tuple[int, ...] = ()) -> Anchors:
     count = len(similarity)
     prompts = ("", *(f"thing {number}" for number in range(1, count)))
-    return Anchors(prompts, TextFeatures(torch.zeros(count, 2, 3)), density(torch.tensor(similarity)), neighbours, prompts[1:])
+    return Anchors(
+        prompts, TextFeatures(torch.zeros(count, 2, 3)), density(torch.tensor(similarity)), neighbours, prompts[1:]
+    )
 
 
 # the density

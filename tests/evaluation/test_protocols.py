@@ -214,6 +214,10 @@ def test_paraphrases_do_not_say_the_name_and_misspellings_almost_do() -> None:
     assert all(shot.prompt.isupper() for shot in ways["in upper case"].shots)
     assert all("cat" not in shot.prompt for shot in ways["near neighbours"].shots)
     assert ways["near neighbours"].role == "not asked"
+    unwanted = ways["in the negative prompt"]
+    assert unwanted.role == "not asked"
+    assert all("cat" in shot.negative and "cat" not in shot.prompt for shot in unwanted.shots)
+    assert not any(shot.negative for name, way in ways.items() if way is not unwanted for shot in way.shots)
     for text in misspelt("umbrella"):
         assert "umbrella" not in text
 

@@ -1,5 +1,7 @@
 """Who opens a membrane: the concept asked for in many ways, and what merely resembles it."""
 
+from dataclasses import replace
+
 from semiperm.concept import Concept
 from semiperm.erasing.prompts import plural
 from semiperm.evaluation.prompts import by_name, by_other_words, known
@@ -14,6 +16,7 @@ LONG = (
 )
 BESIDE = ("{} and {}", "{} next to {}", "{} on the left and {} on the right")
 NEGATIVE = ("{other}, not {one}", "{other} without {one}", "{other}, no {one}")
+ORDINARY = ("dog", "bus", "rose", "house")
 
 
 def subjects(job: Job) -> list[Subject]:
@@ -42,10 +45,13 @@ def _ways(concept: Concept, seeds: int) -> list[Subject]:
     label = concept.name
     if concept.kind == "memorised":
         label = next(picture.name for picture in world.MEMORISED if picture.title == concept.name)
-    return [
+    found = [
         Subject(f"{concept.name}: {way}", role, spread(prompts, seeds, 10_000 + 100 * number), label)
         for number, (way, role, prompts) in enumerate(asked)
     ]
+    shots = spread([captions.prompt(other) for other in ORDINARY if other != concept.name], seeds, 19_000)
+    unwanted = tuple(replace(shot, negative=names[0]) for shot in shots)
+    return [*found, Subject(f"{concept.name}: in the negative prompt", "not asked", unwanted, label)]
 
 
 def _of_objects(name: str) -> list[tuple[str, Role, list[str]]]:
@@ -74,7 +80,7 @@ def misspelt(name: str) -> list[str]:
 
 PROTOCOL = Protocol(
     name="paraphrase",
-    version=1,
+    version=2,
     shows="which ways of asking open a membrane, and that near neighbours do not",
     cost="terrarium: about 2 minutes a concept on 2 cores",
     metrics=("found", "alteration"),
