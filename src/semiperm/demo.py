@@ -18,6 +18,7 @@ from semiperm.atomic import write
 from semiperm.erasing.recipe import Recipe, load_recipe
 from semiperm.evaluation import grid
 from semiperm.evaluation.erasure import Bench, Question, asks_for, by_other_words, look, neighbours, sees, subject
+from semiperm.evaluation.page import document, plain_table
 from semiperm.terrarium import captions, world
 from semiperm.terrarium.oracle import load_oracle
 
@@ -28,15 +29,6 @@ CONCEPTS = (
 )
 FAR = ("car", "rose", "pizza", "rocket")
 COLUMNS = 8
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; color: #28282e }
-img { max-width: 100%; display: block; margin: .5rem 0 1.5rem }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem }
-td, th { border-bottom: 1px solid #ddd; padding: .2rem .8rem }
-th { text-align: left; font-weight: 600 } td.n { text-align: right; font-variant-numeric: tabular-nums }
-h2 { margin-top: 2.5rem }
-"""
 
 
 class Page:
@@ -54,21 +46,11 @@ class Page:
         self.parts.append(f'<img src="{name}.png" alt="{html.escape(title)}">')
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f'<td class="{"n" if number else ""}">{html.escape(cell)}</td>' for number, cell in enumerate(row)
-            )
-            + "</tr>"
-            for row in rows
-        )
-        self.parts.append(f"<table><tr>{cells}</tr>{body}</table>")
+        self.parts.append(plain_table(head, rows))
 
     def write(self) -> Path:
         path = self.folder / "index.html"
-        head = f"<!doctype html><meta charset=utf-8><title>semiperm</title><style>{STYLE}</style>"
-        write(path, head + "".join(self.parts))
+        write(path, document("semiperm", "".join(self.parts)))
         return path
 
 

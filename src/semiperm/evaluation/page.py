@@ -113,24 +113,30 @@ def page(report: Report, examples: Sequence[Example]) -> str:
             picture = _png(rows, example.row)
             body.append(f'<figure><img src="{picture}" alt="{_text(example.row)}, bare and guarded"></figure>')
     if measured := in_columns(report):
-        body.append(f"<h2>Measured, in the published table's columns</h2>{_cells(*measured)}")
+        body.append(f"<h2>Measured, in the published table's columns</h2>{plain_table(*measured)}")
     if report.reported in REPORTED:
         beside = REPORTED[report.reported]
         body.append(
             f'<div class="reported"><h2>Reported elsewhere, not measured here</h2><p>{_text(beside.title)} '
             f"({_text(beside.source)}). Other models, other prompts: these figures are no comparison with the above "
-            f"unless model and form agree.</p>{_cells(beside.columns, beside.rows)}</div>"
+            f"unless model and form agree.</p>{plain_table(beside.columns, beside.rows)}</div>"
         )
     body.append("<h2>How it was measured</h2>")
     body.append(_facts(report))
+    return document(f"semiperm: {report.protocol}", "".join(body))
+
+
+def document(title: str, body: str) -> str:
+    """Return a page with its style in it, readable on a phone and in print."""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width, initial-scale=1"><title>semiperm: {_text(report.protocol)}</title>'
-        f"<style>{STYLE}</style>{''.join(body)}</html>"
+        f'content="width=device-width, initial-scale=1"><title>{_text(title)}</title>'
+        f"<style>{STYLE}</style>{body}</html>"
     )
 
 
-def _cells(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def plain_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table of texts."""
     head = "".join(f"<th>{_text(name)}</th>" for name in columns)
     rows = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
