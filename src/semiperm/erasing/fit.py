@@ -18,10 +18,10 @@ from semiperm.concept import Concept
 from semiperm.erasing import anchors as anchoring
 from semiperm.erasing import authors, checkpoint, gate, trajectories
 from semiperm.erasing.check import self_check
-from semiperm.erasing.instant import instant
+from semiperm.erasing.instant import instant, reads_text
 from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.prompts import target_prompts
-from semiperm.erasing.recipe import Recipe, load_recipe
+from semiperm.erasing.recipe import Recipe, RecipeError, load_recipe
 from semiperm.erasing.run import Counted, Run
 from semiperm.membrane import files
 from semiperm.membrane.membrane import Card, Membrane
@@ -58,7 +58,7 @@ def erase(
         on_step: called after each checkpoint with the number of steps done and the membrane as it is.
 
     Raises:
-        RecipeError: the recipe is malformed.
+        RecipeError: the recipe is malformed, or stops at an instant membrane that this model cannot have.
         StackError: the denoiser wears other adapters (LoRA).
         CheckpointError: there is nothing to resume, or it belongs to another erasure.
         KeyboardInterrupt: Ctrl-C was pressed; the step at hand was finished and a checkpoint written.
@@ -67,6 +67,10 @@ def erase(
     concept = Concept(name=concept) if isinstance(concept, str) else concept
     recipe = load_recipe(recipe)
     refuse_other_adapters(model.denoiser)
+    if not recipe.steps and not any(map(reads_text, model.erasable_layers())):
+        raise RecipeError(
+            f"{model.name} has no instant membrane, because no layer of it reads the text alone: give the recipe steps"
+        )
     if recipe.device:
         model.pipeline.to(recipe.device)
     where = checkpoint.beside(out) if out else None

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from semiperm.membrane.membrane import Card
+
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 
@@ -115,8 +117,29 @@ def load_recipe(source: Recipe | str | Path | None = None, **changes: Any) -> Re
             raise RecipeError(f"{path} is not YAML: {error}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} must hold settings by name, one a line")
+    return _checked({**values, **changes}, where)
+
+
+def recipe_of(card: Card, **changes: Any) -> Recipe:
+    """Return the recipe that a membrane was made by, as its card says, with `changes` made.
+
+    The device is left out: it was another model's, and perhaps another machine's.
+
+    Raises:
+        RecipeError: the card says none, or one that is not understood here.
+    """
+    title = f"the card of the membrane for {card.concept.name!r}"
+    if not card.recipe:
+        raise RecipeError(
+            f"{title} has no recipe: it is a plain LoRA, or was adopted from one, so how it was made is not known; "
+            "erase the concept by its name instead"
+        )
+    return _checked({**card.recipe, "device": None, **changes}, title)
+
+
+def _checked(values: dict[str, Any], where: str) -> Recipe:
     try:
-        return Recipe.model_validate({**values, **changes})
+        return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
