@@ -202,7 +202,7 @@ class Guard:
         prompt = arguments.get("prompt")
         embeds, pooled = arguments.get("prompt_embeds"), arguments.get("pooled_prompt_embeds")
         if prompt is None and embeds is not None:
-            where = self.model.device
+            where = self.model.text_device
             mask = arguments.get("prompt_attention_mask", arguments.get("prompt_embeds_mask"))
             features = TextFeatures(
                 embeds.to(where),

@@ -155,19 +155,21 @@ def _train(
 ) -> Membrane:
     stack = Stack(model.denoiser)
     stack.add("membrane", start)
+    # all that is read is encoded before the denoiser comes to where it computes, and the text encoder is not asked again
+    empty = None if model.distilled else model.unconditional(1)
+    if recipe.loop == "authors":
+        read = authors.texts(model, start.card.concept)
+    else:
+        pairs = target_prompts(start.card.concept, recipe.nothing)
+        read = model.encode([prompt for prompt, _ in pairs]), model.encode([prompt for _, prompt in pairs])
     with stack, interruptible() as interrupted:
+        model.wake()
         weights = stack.trainable("membrane")
         optimizer = torch.optim.AdamW(weights, recipe.learning_rate, weight_decay=0.01)
-        run = Run(weights, optimizer, predict, torch.Generator().manual_seed(recipe.seed))
+        run = Run(weights, optimizer, predict, torch.Generator().manual_seed(recipe.seed), empty)
         if resume:
             checkpoint.load(checkpoint.existing(where), start.card, run)
-        if recipe.loop == "authors":
-            step = partial(authors.step, model, stack, recipe, run, authors.texts(model, start.card.concept), held)
-        else:
-            pairs = target_prompts(start.card.concept, recipe.nothing)
-            target = model.encode([prompt for prompt, _ in pairs])
-            instead = model.encode([prompt for _, prompt in pairs])
-            step = partial(_step, model, stack, recipe, run, target, instead, held)
+        step = partial(authors.step if recipe.loop == "authors" else _step, model, stack, recipe, run, read, held)
 
         def save() -> None:
             if where is not None:
@@ -211,17 +213,17 @@ def _step(
     stack: Stack,
     recipe: Recipe,
     run: Run,
-    target: TextFeatures,
-    instead: TextFeatures,
+    encoded: tuple[TextFeatures, TextFeatures],
     held: anchoring.Anchors,
 ) -> tuple[float, float]:
+    target, instead = encoded
     draw, predict = run.generator, run.predict
     if run.states is None or run.step % recipe.refresh == 0:
         prompts = torch.randint(len(target), (recipe.trajectories,), generator=draw)
         stack.set_permeability(torch.ones(1, 1))
         run.states = trajectories.run(
             model, predict, target, prompts,
-            steps=recipe.trajectory_steps, guidance=recipe.guidance, generator=draw,
+            steps=recipe.trajectory_steps, guidance=recipe.guidance, generator=draw, empty=run.empty,
         )  # fmt: skip
     picks = torch.randint(len(run.states), (recipe.states,), generator=draw)
     x_SCHW, t_S, prompt_S = run.states.x_SCHW[picks], run.states.t_S[picks], run.states.prompt_S[picks]

@@ -96,6 +96,15 @@ class StackedLayer(nn.Module):
         padded = F.pad(x, cast(list[int], base._reversed_padding_repeated_twice), mode=base.padding_mode)
         return F.conv2d(padded, down, None, base.stride, 0, base.dilation)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # what is trained must stay the tensors that the optimiser has, as parameters do when their module is moved
+        trained = {name: self._buffers[name] for name in ("down", "up") if self._buffers[name].requires_grad}  # pyright: ignore[reportOptionalMemberAccess]
+        super()._apply(fn, recurse)
+        for name, leaf in trained.items():
+            leaf.data = self._buffers[name].detach()  # pyright: ignore[reportOptionalMemberAccess]
+            self._buffers[name] = leaf
+        return self
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         # diffusers looks there for FLUX's weights, by the layer's own names, when it loads a LoRA
         self.base._save_to_state_dict(destination, prefix, keep_vars)
