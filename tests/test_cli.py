@@ -101,7 +101,7 @@ def test_little_memory_is_a_preset(model: Path, tmp_path: Path) -> None:
     result = run("erase", "dog", "--preset", "low-vram", "--steps", 1, "--out", out, "--model", model)
     assert result.exit_code == 0, result.output
     recipe = semiperm.load(out).card.recipe
-    assert (recipe["states"], recipe["anchors"], recipe["trajectories"], recipe["steps"]) == (2, 4, 4, 1)
+    assert (recipe["states"], recipe["anchors"], recipe["at_once"], recipe["steps"]) == (2, 4, 2, 1)
 
 
 def test_a_membrane_is_made_again_for_a_model_that_it_cannot_be_carried_to(model: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import datetime
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from semiperm.concept import Concept
 from semiperm.erasing import anchors as anchoring
@@ -155,7 +156,7 @@ def _train(
 ) -> Membrane:
     stack = Stack(model.denoiser)
     stack.add("membrane", start)
-    # all that is read is encoded before the denoiser comes to where it computes, and the text encoder is not asked again
+    # what is read is all encoded before the denoiser comes to where it computes; the text encoder is not asked again
     empty = None if model.distilled else model.unconditional(1)
     if recipe.loop == "authors":
         read = authors.texts(model, start.card.concept)
@@ -237,18 +238,30 @@ def _step(
     asked = concatenate([target.select(prompt_S), anchors])
     stack.close()
     with torch.no_grad():
-        bare = predict(
-            torch.cat([x, x_SCHW]),
-            torch.cat([t, t_S.to(model.device)]),
-            concatenate([asked, instead.select(prompt_S)]),
-        )
+        every = torch.cat([x, x_SCHW]), torch.cat([t, t_S.to(model.device)])
+        read = concatenate([asked, instead.select(prompt_S)])
+        bare = torch.cat([predict(*(one[rows] for one in every), read.select(rows)) for rows in _parts(read, recipe)])
     bare_target, bare_anchors, surrogate = bare.split([recipe.states, recipe.anchors, recipe.states])
     stack.set_permeability(torch.ones(1, 1))
-    guarded_target, guarded_anchors = predict(x, t, asked).split([recipe.states, recipe.anchors])
-    erasing = erasing_loss(guarded_target, bare_target, surrogate, recipe.eta)
-    anchored = anchoring_loss(guarded_anchors, bare_anchors)
-    total_loss(erasing, anchored, recipe.anchor_weight).backward()
-    return float(erasing.detach()), float(anchored.detach())
+    losses = [0.0, 0.0]
+    for rows in _parts(asked, recipe):
+        guarded = predict(x[rows], t[rows], asked.select(rows))
+        # the part's share of the means over all targets and over all anchors
+        own, held_rows = rows[rows < recipe.states], rows[rows >= recipe.states] - recipe.states
+        erasing = anchored = guarded.new_zeros(())
+        if len(own):
+            erasing = erasing_loss(guarded[: len(own)], bare_target[own], surrogate[own], recipe.eta)
+            erasing = erasing * (len(own) / recipe.states)
+        if len(held_rows):
+            anchored = anchoring_loss(guarded[len(own) :], bare_anchors[held_rows])
+            anchored = anchored * (len(held_rows) / recipe.anchors)
+        total_loss(erasing, anchored, recipe.anchor_weight).backward()
+        losses = [losses[0] + float(erasing.detach()), losses[1] + float(anchored.detach())]
+    return losses[0], losses[1]
+
+
+def _parts(features: TextFeatures, recipe: Recipe) -> Sequence[Tensor]:
+    return torch.arange(len(features)).split(recipe.at_once or len(features))
 
 
 @contextmanager

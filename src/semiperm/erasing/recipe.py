@@ -31,6 +31,7 @@ class Recipe(BaseModel):
         steps: optimiser steps after the instant membrane; 0 stops there.
         states: noisy states a step.
         anchors: anchor prompts a step, spread over the states.
+        at_once: how many of all these the denoiser is asked about at once; all, if not given. "authors" has few anyway.
         neighbours: share of the anchors that is drawn from the target's nearest neighbours.
         learning_rate: AdamW's, falling linearly to 0.
         trajectories: denoising trajectories that are run at once.
@@ -59,6 +60,7 @@ class Recipe(BaseModel):
     steps: Annotated[int, Field(ge=0)] = 100
     states: Count = 8
     anchors: Count = 16
+    at_once: Count | None = None
     neighbours: Annotated[float, Field(ge=0, le=1)] = 0.25
     learning_rate: Weight = 1e-3
     trajectories: Count = 16
@@ -93,8 +95,8 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-# fewer pictures at once; a step sees less, and takes less memory
-LOW_VRAM = {"states": 2, "anchors": 4, "trajectories": 4}
+# a step sees less, and two at a time, as a guided picture is made
+LOW_VRAM = {"states": 2, "anchors": 4, "trajectories": 4, "at_once": 2}
 
 
 def load_recipe(source: Recipe | str | Path | None = None, **changes: Any) -> Recipe:
