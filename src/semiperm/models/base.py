@@ -149,6 +149,23 @@ def adapted_layers(denoiser: nn.Module) -> list[str]:
     return [path for path, module in denoiser.named_modules() if is_adapted(module)]
 
 
+def is_quantised(layer: nn.Module) -> bool:
+    """Whether a layer keeps its weight in another form than the matrix or kernel that it is."""
+    weight: Any = layer.weight
+    # torchao's are tensors of a class of their own, bitsandbytes' are bytes of another shape
+    return type(weight.data) is not Tensor or not weight.is_floating_point()
+
+
+@torch.no_grad()
+def linear_weight(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """Return what a linear layer multiplies with, (O, I) in float32 on the CPU, quantised or not."""
+    if not is_quantised(layer):
+        return layer.weight.detach().float().cpu()
+    # every library has its own way to unpack, but all of them can be called
+    eye = torch.eye(layer.in_features, device=layer.weight.device, dtype=dtype)
+    return (layer(eye).float() - layer(torch.zeros_like(eye)).float()).T.cpu()
+
+
 def fingerprint(layers: Mapping[str, nn.Module]) -> str:
     """Return a short hash of the layers' names and sizes, equal for every checkpoint of one architecture.
 
