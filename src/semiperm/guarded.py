@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +73,7 @@ def guard(
     """
     guarded = Guard(pipeline_or_model, transport=transport)
     try:
-        for membrane in membranes:
-            guarded.add(membrane)
+        guarded.add_all(membranes)
     except BaseException:
         guarded.eject()
         raise
@@ -153,6 +152,21 @@ class Guard:
         name = name or _free_name(membrane.card.concept.name, self.stack.names)
         self.stack.add(name, membrane)
         return name
+
+    def add_all(self, membranes: Sequence[Membrane | Path | str]) -> list[str]:
+        """Add membranes or their files, all or none, and return the names they got; quicker than one by one.
+
+        Raises:
+            CoverageError: one belongs to another architecture or covers other layers.
+        """
+        named: dict[str, Membrane] = {}
+        taken = set(self.stack.names)
+        for membrane in map(self._fitted, membranes):
+            name = _free_name(membrane.card.concept.name, taken)
+            taken.add(name)
+            named[name] = membrane
+        self.stack.add_all(named)
+        return list(named)
 
     def remove(self, name: str) -> None:
         """Take a membrane off."""
@@ -289,7 +303,7 @@ def _rule(transport: str | Rule) -> Rule:
     return RULES[transport]
 
 
-def _free_name(name: str, taken: Sequence[str]) -> str:
+def _free_name(name: str, taken: Collection[str]) -> str:
     number, free = 1, name
     while free in taken:
         number += 1

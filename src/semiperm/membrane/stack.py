@@ -177,9 +177,19 @@ class Stack:
             StackError: the name is taken.
             CoverageError: the membrane does not cover exactly the stack's layers; the stack stays as it was.
         """
-        if name in self._membranes:
-            raise StackError(f"there is a membrane called {name!r} already; replace it, or choose another name")
-        self._change({**self._membranes, name: membrane.fitted_to(self.layers)})
+        self.add_all({name: membrane})
+
+    def add_all(self, membranes: Mapping[str, Membrane]) -> None:
+        """Add membranes as gamma's last columns, all or none; the layers are stacked up once for all of them.
+
+        Raises:
+            StackError: a name is taken.
+            CoverageError: a membrane does not cover exactly the stack's layers; the stack stays as it was.
+        """
+        if taken := [name for name in membranes if name in self._membranes]:
+            raise StackError(f"there is a membrane called {taken[0]!r} already; replace it, or choose another name")
+        fitted = {name: membrane.fitted_to(self.layers) for name, membrane in membranes.items()}
+        self._change({**self._membranes, **fitted})
 
     def remove(self, name: str) -> None:
         """Take a membrane off; the others keep their order."""
