@@ -84,12 +84,12 @@ def test_a_trained_membrane(model: Path, tmp_path: Path) -> None:
     recipe.write_text("states: 2\nanchors: 4\ntrajectories: 2\ntrajectory_steps: 3\ncheckpoint_every: 1\n")
     result = run(
         "erase", "dog", "--steps", 2, "--seed", 5, "--recipe", recipe, "--surrogate", "fox", "--target", "dog",
-        "--target", "puppy", "--out", out, "--model", model, "--preview", preview,
+        "--target", "puppy", "--out", out, "--model", model, "--preview", preview, "--licence", "MIT",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     card = semiperm.load(out).card
     assert card.concept == semiperm.Concept(name="dog", targets=("dog", "puppy"), surrogate="fox")
-    assert (card.recipe["steps"], card.recipe["states"], card.seed) == (2, 2, 5)
+    assert (card.recipe["steps"], card.recipe["states"], card.seed, card.licence) == (2, 2, 5, "MIT")
     assert card.effect["denoiser_evaluations"] > 0
     assert Image.open(preview).width > Image.open(preview).height
     # the checkpoint is gone, for there is nothing to go on with

@@ -78,6 +78,7 @@ def erase(
         Literal["low-vram"] | None, typer.Option(help="low-vram: bfloat16, parts that rest on the CPU, small batches")
     ] = None,
     preview: Annotated[Path | None, typer.Option(help="draw a grid on fixed seeds here at every checkpoint")] = None,
+    licence: Annotated[str, typer.Option(help="SPDX name for the card, for instance Apache-2.0")] = "",
 ) -> None:
     """Make the membrane that erases a concept, or what another model's membrane erases."""
     with _plainly():
@@ -106,7 +107,7 @@ def erase(
             raise ValueError(f"{where} is the membrane that --like names: say with --out where the new one goes")
         loaded = load_model(model, low_vram=bool(preset))
         membrane = make(
-            loaded, erased, settings, out=where, resume=resume,
+            loaded, erased, settings, out=where, resume=resume, licence=licence,
             on_step=previews(loaded, erased, preview) if preview else None,
         )  # fmt: skip
         effect = membrane.card.effect

@@ -20,6 +20,8 @@ from semiperm.models.load import model_of
 
 # B prompts, N pictures, K membranes
 
+PROBE = "a photo"
+
 
 class GuardError(RuntimeError):
     """A guarded pipeline cannot be sure that its membranes act, and so gives no pictures."""
@@ -103,6 +105,7 @@ class Guard:
         # once injected, the layers are found inside the stack's own, under other paths
         self._fingerprint = fingerprint(self.stack.layers)
         self._encoded: dict[tuple[Any, ...], TextFeatures] = {}
+        self._probe: TextFeatures | None = None
         self._gamma_NK: Tensor | None = None
         self._batch = 0
         self.last: Permeability | None = None
@@ -241,6 +244,7 @@ class Guard:
         return asked
 
     def _gamma(self, features: TextFeatures) -> Tensor:
+        self._forget_if_changed()
         columns = []
         for name in self.stack.names:
             gamma_B = torch.as_tensor(self.rule(self.stack.membrane(name).card, features, self._encode))
@@ -253,9 +257,19 @@ class Guard:
             columns.append(gamma_B)
         return torch.stack(columns, dim=1) if columns else torch.zeros(len(features), 0)
 
+    def _forget_if_changed(self) -> None:
+        # a LoRA may have come to a text encoder, gone, or been scaled; nothing but asking it tells them all
+        if not self._encoded:
+            return
+        before, self._probe = self._probe, self.model.encode([PROBE])
+        if before is None or not _same(before, self._probe):
+            self._encoded = {}
+
     def _encode(self, prompts: Sequence[str]) -> TextFeatures:
-        # a rule compares with the same few phrases at every call
-        key = (*prompts, self.model.device, self.model.dtype)
+        # a rule compares with the same few phrases at every call; a textual inversion makes other tokens of them
+        key = (*prompts, self.model.device, self.model.dtype, len(self.pipeline.tokenizer))
+        if self._probe is None:
+            self._probe = self.model.encode([PROBE])
         if key not in self._encoded:
             self._encoded[key] = self.model.encode(prompts)
         return self._encoded[key]
@@ -291,6 +305,11 @@ class Guard:
             )
         self.stack.set_permeability(gamma_NK.repeat(batch // len(gamma_NK), 1))
         self._batch = batch
+
+
+def _same(first: TextFeatures, second: TextFeatures) -> bool:
+    pairs = ((first.hidden_BTC, second.hidden_BTC), (first.pooled_BC, second.pooled_BC))
+    return all(torch.equal(a, b.to(a)) if a is not None and b is not None else a is b for a, b in pairs)
 
 
 def _rule(transport: str | Rule) -> Rule:

@@ -42,6 +42,7 @@ def erase(
     resume: bool = False,
     quiet: bool = False,
     on_step: Callable[[int, Membrane], None] | None = None,
+    licence: str = "",
 ) -> Membrane:
     """Make the membrane that erases a concept from a model; the model itself is not changed.
 
@@ -57,6 +58,7 @@ def erase(
         resume: go on from that checkpoint, exactly as if training had never stopped.
         quiet: draw no progress bar.
         on_step: called after each checkpoint with the number of steps done and the membrane as it is.
+        licence: SPDX name for the card.
 
     Raises:
         RecipeError: the recipe is malformed, or stops at an instant membrane that this model cannot have.
@@ -81,7 +83,7 @@ def erase(
     fitted = gate.fit(concept, model, recipe.seed)
     gated = time.perf_counter()
     held = anchoring.build(concept, model.encode, recipe.more_anchors)
-    card = _card(concept, model, recipe, fitted)
+    card = _card(concept, model, recipe, fitted, licence)
     predict = Counted(model, recipe.precision == "bfloat16")
     with frozen(model):
         if recipe.loop == "authors":
@@ -123,7 +125,7 @@ def frozen(model: DiffusionModel) -> Iterator[None]:
         model.denoiser.train(training)
 
 
-def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict) -> Card:
+def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict, licence: str) -> Card:
     def found(package: str) -> str:
         try:
             return version(package)
@@ -140,6 +142,7 @@ def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict)
         seed=recipe.seed,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         rank=recipe.rank,
+        licence=licence,
     )
 
 
@@ -238,9 +241,9 @@ def _step(
     asked = concatenate([target.select(prompt_S), anchors])
     stack.close()
     with torch.no_grad():
-        every = torch.cat([x, x_SCHW]), torch.cat([t, t_S.to(model.device)])
+        every_x, every_t = torch.cat([x, x_SCHW]), torch.cat([t, t_S.to(model.device)])
         read = concatenate([asked, instead.select(prompt_S)])
-        bare = torch.cat([predict(*(one[rows] for one in every), read.select(rows)) for rows in _parts(read, recipe)])
+        bare = torch.cat([predict(every_x[rows], every_t[rows], read.select(rows)) for rows in _parts(read, recipe)])
     bare_target, bare_anchors, surrogate = bare.split([recipe.states, recipe.anchors, recipe.states])
     stack.set_permeability(torch.ones(1, 1))
     losses = [0.0, 0.0]

@@ -54,8 +54,8 @@ def denoise(
         if model.distilled:
             found = predict(x, t.expand(count), features)
         else:
-            empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
-            found = model.guided(empty, asked, guidance)
+            unasked, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
+            found = model.guided(unasked, asked, guidance)
         x = scheduler.step(found, t, x, return_dict=False)[0]
         yield after, x
 

@@ -133,7 +133,7 @@ class Stack:
 
     Raises:
         StackError: the denoiser already wears a stack, has no such layers, or would bypass them: its projections are
-            fused, or it has PEFT adapters that are no LoRA.
+            fused, or it has PEFT adapters that are no plain LoRA.
     """
 
     def __init__(self, denoiser: nn.Module, layers: Mapping[str, nn.Module] | None = None) -> None:
@@ -244,6 +244,8 @@ class Stack:
         for path, spots in places.items():
             for parent, child in spots:
                 setattr(parent, child, self._worn[path])
+        # a pipeline's save_pretrained calls the denoiser's own
+        self.denoiser.__dict__["save_pretrained"] = _refuse_saving
         self._stack_up()
 
     def eject(self) -> None:
@@ -254,6 +256,7 @@ class Stack:
         for path, spots in _places(self.denoiser, self._worn).items():
             for parent, child in spots:
                 setattr(parent, child, self.layers[path])
+        self.denoiser.__dict__.pop("save_pretrained", None)
         self._worn = {}
         self.close()
 
@@ -405,6 +408,18 @@ def _refuse_bypassed(denoiser: nn.Module) -> None:
             f"adapters of PEFT that are no LoRA are on {listed(others)}, and such may read a layer's weights without "
             "calling it, which would bypass the membranes; merge them into the weights, or take them off, first"
         )
+    if scaling := [path for path, module in modules if len(getattr(module, "lora_magnitude_vector", None) or ())]:
+        raise StackError(
+            f"LoRAs that rescale their layers (DoRA) are on {listed(scaling)}, and would rescale the membranes too; "
+            "fuse them into the weights with pipeline.fuse_lora() and pipeline.unload_lora_weights(), or take them off"
+        )
+
+
+def _refuse_saving(*_: Any, **__: Any) -> None:
+    raise StackError(
+        "a denoiser that wears membranes is not saved, because they would not be in its files: eject() them first to "
+        "save the bare model, or bake them in with semiperm.membrane.export.merge"
+    )
 
 
 def _refuse_cast(worn: Mapping[str, StackedLayer]) -> None:
