@@ -18,7 +18,7 @@ import semiperm
 from semiperm import cli
 from semiperm.evaluation import grid, pictures
 from semiperm.terrarium import WEIGHTS
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_pipeline, tiny_sd3_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +84,12 @@ def test_a_trained_membrane(model: Path, tmp_path: Path) -> None:
     recipe.write_text("states: 2\nanchors: 4\ntrajectories: 2\ntrajectory_steps: 3\ncheckpoint_every: 1\n")
     result = run(
         "erase", "dog", "--steps", 2, "--seed", 5, "--recipe", recipe, "--surrogate", "fox", "--target", "dog",
-        "--target", "puppy", "--out", out, "--model", model, "--preview", preview,
+        "--target", "puppy", "--out", out, "--model", model, "--preview", preview, "--licence", "MIT",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     card = semiperm.load(out).card
     assert card.concept == semiperm.Concept(name="dog", targets=("dog", "puppy"), surrogate="fox")
-    assert (card.recipe["steps"], card.recipe["states"], card.seed) == (2, 2, 5)
+    assert (card.recipe["steps"], card.recipe["states"], card.seed, card.licence) == (2, 2, 5, "MIT")
     assert card.effect["denoiser_evaluations"] > 0
     assert Image.open(preview).width > Image.open(preview).height
     # the checkpoint is gone, for there is nothing to go on with
@@ -101,7 +101,48 @@ def test_little_memory_is_a_preset(model: Path, tmp_path: Path) -> None:
     result = run("erase", "dog", "--preset", "low-vram", "--steps", 1, "--out", out, "--model", model)
     assert result.exit_code == 0, result.output
     recipe = semiperm.load(out).card.recipe
-    assert (recipe["states"], recipe["anchors"], recipe["trajectories"], recipe["steps"]) == (2, 4, 4, 1)
+    assert (recipe["states"], recipe["anchors"], recipe["at_once"], recipe["steps"]) == (2, 4, 2, 1)
+
+
+def test_a_membrane_is_made_again_for_a_model_that_it_cannot_be_carried_to(model: Path, tmp_path: Path) -> None:
+    first, second, other = tmp_path / "fox.safetensors", tmp_path / "second.safetensors", tmp_path / "other"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("states: 2\nanchors: 3\ntrajectories: 2\ntrajectory_steps: 3\nsteps: 2\nseed: 9\nrank: 2\n")
+    made = run(
+        "erase", "fox", "--kind", "style", "--surrogate", "a cat", "--target", "fox", "--target", "a small fox",
+        "--recipe", recipe, "--model", model, "--out", first,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    tiny_sd3_pipeline().save_pretrained(other)
+    again = run("erase", "--like", first, "--model", other, "--out", second)
+    assert again.exit_code == 0, again.output
+    old, new = semiperm.load(first).card, semiperm.load(second).card
+    wanted = semiperm.Concept(name="fox", kind="style", surrogate="a cat", targets=("fox", "a small fox"))
+    assert old.concept == new.concept == wanted
+    assert old.recipe == new.recipe and new.recipe["anchors"] == 3 and (new.seed, new.rank) == (9, 2)
+    assert (old.base_model, new.base_model) == (str(model), str(other)) and old.fingerprint != new.fingerprint
+    assert "does not fit" in refused(run("inspect", first, "--model", other))
+    assert run("inspect", second, "--model", other).exit_code == 0
+    # what is asked for goes before the card
+    shorter = run("erase", "--like", first, "--steps", 1, "--seed", 3, "--model", other, "--out", second)
+    assert shorter.exit_code == 0, shorter.output
+    assert semiperm.load(second).card.recipe == {**old.recipe, "steps": 1, "seed": 3}
+
+
+def test_what_cannot_be_made_again_is_said_in_a_sentence(model: Path, cat: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.safetensors"
+    like = ("erase", "--like", cat, "--model", model)
+    assert "give no name" in refused(run(*like, "dog", "--out", out))
+    assert "give no name" in refused(run(*like, "--kind", "object", "--out", out))
+    assert "say with --out" in refused(run(*like, "--out", cat))
+    assert "name a concept" in refused(run("erase", "--model", model, "--out", out))
+    save_file(load_file(cat), tmp_path / "plain.safetensors")
+    for recipe in ((), ("--recipe", "default")):
+        told = refused(run("erase", "--like", tmp_path / "plain.safetensors", *recipe, "--model", model, "--out", out))
+        assert "has no recipe" in told and "plain LoRA" in told
+    tiny_sd3_pipeline().save_pretrained(tmp_path / "sd3")
+    assert "no instant membrane" in refused(run("erase", "--like", cat, "--model", tmp_path / "sd3", "--out", out))
+    assert not out.exists()
 
 
 def test_stopping_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path) -> None:

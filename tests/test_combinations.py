@@ -465,12 +465,67 @@ def test_unloading_a_model_of_peft_leaves_the_membrane() -> None:
     assert modules(pipeline) == before
 
 
+def normalised(pipeline: Any) -> None:
+    """Put a DoRA on the queries, as PEFT does for a LoRA's file with magnitudes in it."""
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q"], use_dora=True, init_lora_weights=False)
+    pipeline.unet.add_adapter(config, adapter_name="style")
+
+
+def test_a_lora_that_rescales_its_layers_is_refused_before_and_after() -> None:
+    pipeline = tiny_pipeline()
+    membrane = membrane_for(pipeline)
+    guarded = guard(pipeline, [membrane], transport=first_only)
+    normalised(pipeline)
+    with pytest.raises(StackError, match=r"DoRA\) are on .*to_q"):
+        draw(guarded)
+    guarded.eject()
+    with pytest.raises(StackError, match="DoRA"):
+        guard(pipeline, [membrane], transport=first_only)
+    pipeline.unet.delete_adapters("style")
+    with guard(pipeline, [membrane], transport=first_only) as guarded:
+        found = draw(guarded)[0]
+    assert close(found, draw(merged(tiny_pipeline(), pairs_of(membrane)))[0], 1e-4)
+
+
+def test_a_lora_of_the_text_encoder_changes_what_the_phrases_are_read_as() -> None:
+    def cosine(pipeline: Any) -> float:
+        # by hand: the paper's rule for a prompt that shares no token with the concept
+        found = [pipeline.text_encoder(**tokens(pipeline, text)).pooler_output for text in ("a dog", "cat", " cat")]
+        return max(float(torch.cosine_similarity(found[0], other)) for other in found[1:])
+
+    def tokens(pipeline: Any, text: str) -> dict[str, Tensor]:
+        options: dict[str, Any] = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
+        return {"input_ids": pipeline.tokenizer(text, **options)["input_ids"]}
+
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline)], transport="paper")
+    with torch.no_grad():
+        before = cosine(pipeline)
+        assert guarded.permeability("a dog").rows()[0]["cat"] == pytest.approx(before, abs=1e-5)
+        pairs = {
+            path: (noise(2, layer.in_features, seed=1), 3 * noise(layer.out_features, 2, seed=2))
+            for path, layer in pipeline.text_encoder.named_modules()
+            if path.endswith(("q_proj", "fc1"))
+        }
+        state = {
+            f"text_encoder.{path}.lora_{side}.weight": weight
+            for path, pair in pairs.items()
+            for side, weight in zip("AB", pair, strict=True)
+        }
+        pipeline.load_lora_weights(state, adapter_name="style")
+        after = cosine(pipeline)
+        assert abs(after - before) > 1e-3
+        assert guarded.permeability("a dog").rows()[0]["cat"] == pytest.approx(after, abs=1e-5)
+        pipeline.unload_lora_weights()
+        assert guarded.permeability("a dog").rows()[0]["cat"] == pytest.approx(before, abs=1e-5)
+
+
 # files
 
 
 def test_a_guarded_denoiser_is_not_saved(tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
-    with guard(pipeline, [membrane_for(pipeline)]), pytest.raises(RuntimeError, match="share memory"):
+    with guard(pipeline, [membrane_for(pipeline)]), pytest.raises(StackError, match=r"eject\(\) them first"):
         pipeline.save_pretrained(tmp_path / "guarded")
     pipeline.save_pretrained(tmp_path / "ejected")
     again = StableDiffusionPipeline.from_pretrained(tmp_path / "ejected")

@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -60,13 +60,16 @@ def _told(error: Exception) -> str:
 
 @app.command()
 def erase(
-    concept: Annotated[str, typer.Argument(help="what to erase, by its name")],
+    concept: Annotated[str | None, typer.Argument(help="what to erase, by its name")] = None,
     out: Annotated[Path | None, typer.Option(help="where to write the membrane (CONCEPT.safetensors)")] = None,
     model: Model = "terrarium",
-    kind: Annotated[Kind, typer.Option()] = "object",
-    surrogate: Annotated[str, typer.Option(help="what the concept becomes; nothing by default")] = "",
+    kind: Annotated[Kind | None, typer.Option(help="object by default")] = None,
+    surrogate: Annotated[str | None, typer.Option(help="what the concept becomes; nothing by default")] = None,
     target: Annotated[list[str] | None, typer.Option(help="a phrase to erase; repeat it; the name by default")] = None,
-    recipe: Annotated[str, typer.Option(help="default, instant, authors, or a YAML file")] = "default",
+    like: Annotated[
+        Path | None, typer.Option(help="a membrane of another model, whose concept and recipe are taken")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="default, instant, authors, or a YAML file")] = None,
     steps: Annotated[int | None, typer.Option(help="training steps instead of the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="seed instead of the recipe's")] = None,
     instant: Annotated[bool, typer.Option("--instant", help="stop at the closed form, after a second")] = False,
@@ -75,29 +78,45 @@ def erase(
         Literal["low-vram"] | None, typer.Option(help="low-vram: bfloat16, parts that rest on the CPU, small batches")
     ] = None,
     preview: Annotated[Path | None, typer.Option(help="draw a grid on fixed seeds here at every checkpoint")] = None,
+    licence: Annotated[str, typer.Option(help="SPDX name for the card, for instance Apache-2.0")] = "",
 ) -> None:
-    """Make the membrane that erases a concept."""
+    """Make the membrane that erases a concept, or what another model's membrane erases."""
     with _plainly():
-        from semiperm import Concept, load_model
+        from semiperm import Concept, load, load_model
         from semiperm import erase as make
         from semiperm.erasing.check import in_words
-        from semiperm.erasing.recipe import LOW_VRAM, load_recipe
+        from semiperm.erasing.recipe import LOW_VRAM, load_recipe, recipe_of
         from semiperm.evaluation.preview import previews
 
-        given = {"steps": 0 if instant else steps, "seed": seed}
-        changes = (LOW_VRAM if preset else {}) | {name: value for name, value in given.items() if value is not None}
-        settings = load_recipe(recipe, **changes)
-        erased = Concept(name=concept, targets=tuple(target or ()), surrogate=surrogate, kind=kind)
+        changes = (LOW_VRAM if preset else {}) | _given(steps=0 if instant else steps, seed=seed)
+        told = _given(name=concept, kind=kind, surrogate=surrogate, targets=tuple(target) if target else None)
+        if like is not None:
+            if told:
+                raise ValueError("--like takes the concept from the membrane: give no name, kind, surrogate or target")
+            card = load(like).card
+            erased = card.concept
+            # without a recipe on its card the concept is only guessed from the file's name
+            settings = load_recipe(recipe, **changes) if recipe and card.recipe else recipe_of(card, **changes)
+        elif concept is None:
+            raise ValueError("name a concept, or give a membrane that erases it with --like")
+        else:
+            erased, settings = Concept.model_validate(told), load_recipe(recipe, **changes)
         where = out or Path(f"{erased.slug}.safetensors")
         if where.suffix != ".safetensors":
             raise ValueError(f"{where}: a membrane's file name must end in .safetensors")
+        if like is not None and where.resolve() == like.resolve():
+            raise ValueError(f"{where} is the membrane that --like names: say with --out where the new one goes")
         loaded = load_model(model, low_vram=bool(preset))
         membrane = make(
-            loaded, erased, settings, out=where, resume=resume,
+            loaded, erased, settings, out=where, resume=resume, licence=licence,
             on_step=previews(loaded, erased, preview) if preview else None,
         )  # fmt: skip
         effect = membrane.card.effect
         console.print(f"{where}: {in_words(effect)}; {effect['denoiser_evaluations']:.0f} denoiser evaluations")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What is to be erased: data only."""
 
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
@@ -26,8 +27,8 @@ class Concept(BaseModel):
 
     @property
     def slug(self) -> str:
-        """The name as a file's name without suffix."""
-        return self.name.lower().replace(" ", "-")
+        """The name as a file's name without suffix, on any system and in any folder."""
+        return re.sub(r"[^\w.-]+", "-", self.name.lower()).strip(".-") or "membrane"
 
     @field_validator("name")
     @classmethod

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from semiperm.models.base import DiffusionModel, TextFeatures, fingerprint
 from semiperm.models.load import model_of
 
 # B prompts, N pictures, K membranes
+
+PROBE = "a photo"
 
 
 class GuardError(RuntimeError):
@@ -73,8 +75,7 @@ def guard(
     """
     guarded = Guard(pipeline_or_model, transport=transport)
     try:
-        for membrane in membranes:
-            guarded.add(membrane)
+        guarded.add_all(membranes)
     except BaseException:
         guarded.eject()
         raise
@@ -104,6 +105,7 @@ class Guard:
         # once injected, the layers are found inside the stack's own, under other paths
         self._fingerprint = fingerprint(self.stack.layers)
         self._encoded: dict[tuple[Any, ...], TextFeatures] = {}
+        self._probe: TextFeatures | None = None
         self._gamma_NK: Tensor | None = None
         self._batch = 0
         self.last: Permeability | None = None
@@ -154,6 +156,21 @@ class Guard:
         self.stack.add(name, membrane)
         return name
 
+    def add_all(self, membranes: Sequence[Membrane | Path | str]) -> list[str]:
+        """Add membranes or their files, all or none, and return the names they got; quicker than one by one.
+
+        Raises:
+            CoverageError: one belongs to another architecture or covers other layers.
+        """
+        named: dict[str, Membrane] = {}
+        taken = set(self.stack.names)
+        for membrane in map(self._fitted, membranes):
+            name = _free_name(membrane.card.concept.name, taken)
+            taken.add(name)
+            named[name] = membrane
+        self.stack.add_all(named)
+        return list(named)
+
     def remove(self, name: str) -> None:
         """Take a membrane off."""
         self.stack.remove(name)
@@ -202,7 +219,7 @@ class Guard:
         prompt = arguments.get("prompt")
         embeds, pooled = arguments.get("prompt_embeds"), arguments.get("pooled_prompt_embeds")
         if prompt is None and embeds is not None:
-            where = self.model.device
+            where = self.model.text_device
             mask = arguments.get("prompt_attention_mask", arguments.get("prompt_embeds_mask"))
             features = TextFeatures(
                 embeds.to(where),
@@ -227,6 +244,7 @@ class Guard:
         return asked
 
     def _gamma(self, features: TextFeatures) -> Tensor:
+        self._forget_if_changed()
         columns = []
         for name in self.stack.names:
             gamma_B = torch.as_tensor(self.rule(self.stack.membrane(name).card, features, self._encode))
@@ -239,9 +257,19 @@ class Guard:
             columns.append(gamma_B)
         return torch.stack(columns, dim=1) if columns else torch.zeros(len(features), 0)
 
+    def _forget_if_changed(self) -> None:
+        # a LoRA may have come to a text encoder, gone, or been scaled; nothing but asking it tells them all
+        if not self._encoded:
+            return
+        before, self._probe = self._probe, self.model.encode([PROBE])
+        if before is None or not _same(before, self._probe):
+            self._encoded = {}
+
     def _encode(self, prompts: Sequence[str]) -> TextFeatures:
-        # a rule compares with the same few phrases at every call
-        key = (*prompts, self.model.device, self.model.dtype)
+        # a rule compares with the same few phrases at every call; a textual inversion makes other tokens of them
+        key = (*prompts, self.model.device, self.model.dtype, len(self.pipeline.tokenizer))
+        if self._probe is None:
+            self._probe = self.model.encode([PROBE])
         if key not in self._encoded:
             self._encoded[key] = self.model.encode(prompts)
         return self._encoded[key]
@@ -279,6 +307,11 @@ class Guard:
         self._batch = batch
 
 
+def _same(first: TextFeatures, second: TextFeatures) -> bool:
+    pairs = ((first.hidden_BTC, second.hidden_BTC), (first.pooled_BC, second.pooled_BC))
+    return all(torch.equal(a, b.to(a)) if a is not None and b is not None else a is b for a, b in pairs)
+
+
 def _rule(transport: str | Rule) -> Rule:
     if not isinstance(transport, str):
         return transport
@@ -289,7 +322,7 @@ def _rule(transport: str | Rule) -> Rule:
     return RULES[transport]
 
 
-def _free_name(name: str, taken: Sequence[str]) -> str:
+def _free_name(name: str, taken: Collection[str]) -> str:
     number, free = 1, name
     while free in taken:
         number += 1

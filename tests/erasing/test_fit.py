@@ -298,6 +298,21 @@ def test_activations_that_are_computed_again_change_nothing(kind: str) -> None:
         torch.testing.assert_close(again.up[path], kept.up[path], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_samples_in_parts_teach_what_they_teach_together(at_once: int) -> None:
+    recipe = SHORT.model_copy(update={"learning_rate": 0.05})
+    whole = erase(model(), "cat", recipe, quiet=True)
+    calls: list[int] = []
+    parted = model()
+    parted.denoiser.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    made = erase(parted, "cat", recipe.model_copy(update={"at_once": at_once}), quiet=True)
+    # two steps of two guided trajectories; 8 samples without a gradient, then 6 with one
+    assert calls[:2] == [4, 4]
+    assert calls[2:][: 14 if at_once == 1 else 5] == ([1] * 14 if at_once == 1 else [3, 3, 2, 3, 3])
+    for path in whole.up:
+        torch.testing.assert_close(made.delta(path), whole.delta(path), atol=2e-4, rtol=1e-2)
+
+
 def test_a_base_in_half_precision_trains_a_membrane_in_full() -> None:
     own = model()
     own.pipeline.to(torch.bfloat16)

@@ -1,7 +1,6 @@
 """The layers of the real Stable Diffusions, built without weights."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,44 +8,13 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from benchmarks.real import UNETS
 from semiperm.membrane.files import load, save
 from semiperm.membrane.membrane import CoverageError, Membrane
 from semiperm.membrane.stack import Stack
 from semiperm.models.base import erasable_layers
 from tests.membrane.helpers import card
 
-FOUR_LEVELS: dict[str, Any] = {
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "layers_per_block": 2,
-}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "sd15": {**FOUR_LEVELS, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "sd21": {
-        **FOUR_LEVELS,
-        "sample_size": 96,
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True,
-        "upcast_attention": True,
-    },
-    "sdxl": {
-        "sample_size": 128,
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "layers_per_block": 2,
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
 # layers, of which linear, numbers in a membrane of rank 1 (for SD1 the figures of arXiv:2312.16145)
 EXPECTED = {"sd15": (192, 160, 423_936), "sd21": (192, 192, 432_128), "sdxl": (722, 722, 2_659_840)}
 
@@ -54,10 +22,10 @@ EXPECTED = {"sd15": (192, 160, 423_936), "sd21": (192, 192, 432_128), "sdxl": (7
 @pytest.fixture(scope="module")
 def unets() -> dict[str, nn.Module]:
     with torch.device("meta"):
-        return {name: UNet2DConditionModel(**config) for name, config in CONFIGS.items()}
+        return {name: UNet2DConditionModel(**config) for name, config in UNETS.items()}
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("name", list(UNETS))
 def test_counts(unets: dict[str, nn.Module], name: str) -> None:
     layers = erasable_layers(unets[name])
     membrane = Membrane.zero(layers, card())
@@ -65,7 +33,7 @@ def test_counts(unets: dict[str, nn.Module], name: str) -> None:
     assert (membrane.card.layers, linear, membrane.size) == EXPECTED[name]
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("name", list(UNETS))
 def test_a_stack_fits(unets: dict[str, nn.Module], name: str) -> None:
     stack = Stack(unets[name])
     stack.add("cat", Membrane.zero(stack.layers, card()))
@@ -74,7 +42,7 @@ def test_a_stack_fits(unets: dict[str, nn.Module], name: str) -> None:
     assert list(erasable_layers(unets[name])) == list(stack.layers)
 
 
-@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("name", list(UNETS))
 def test_flattened_names_are_found_again_without_the_model(
     unets: dict[str, nn.Module], name: str, tmp_path: Path
 ) -> None:

@@ -607,6 +607,28 @@ def test_an_xl_denoiser() -> None:
 # what is refused
 
 
+def test_many_are_added_as_one_by_one_or_not_at_all(unet: Any) -> None:
+    members = {f"m{seed}": random_membrane(Stack(unet).layers, seed=seed) for seed in range(3)}
+    gamma = torch.tensor([[0.2, 0.0, 1.0], [0.0, 0.7, 0.1]])
+    found = []
+    for together in (False, True):
+        stack = Stack(unet)
+        with stack:
+            if together:
+                stack.add_all(members)
+                with pytest.raises(StackError, match="'m1' already"):
+                    stack.add_all({"new": members["m0"], "m1": members["m1"]})
+                with pytest.raises(CoverageError):
+                    stack.add_all({"new": members["m0"], "xl": random_membrane(Stack(tiny_xl_pipeline().unet).layers)})
+            else:
+                for name, membrane in members.items():
+                    stack.add(name, membrane)
+            assert stack.names == ["m0", "m1", "m2"]
+            stack.set_permeability(gamma)
+            found.append(predict(unet, *inputs()))
+    assert torch.equal(*found)
+
+
 def test_names_are_taken_once_and_must_be_known(unet: Any) -> None:
     stack = Stack(unet)
     stack.add("cat", random_membrane(stack.layers))

@@ -12,7 +12,7 @@ from torch import Tensor
 from semiperm.models import load
 from semiperm.models.load import ModelLoadError, load_model, model_of
 from semiperm.models.stable_diffusion import StableDiffusion
-from tests.tiny import tiny_pipeline, tiny_xl_pipeline
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 
 def pictures(pipeline: Any) -> Tensor:
@@ -136,6 +136,93 @@ def test_a_single_file_beside_its_configuration_gives_the_same_pictures(tmp_path
     assert torch.equal(pictures(model.pipeline), pictures(pipeline))
 
 
+def as_original_sd3(transformer: Any) -> dict[str, Tensor]:
+    """The weights of an SD3 transformer under the names, and in the order, that the original checkpoints give them."""
+    ours = transformer.state_dict()
+    last = len(transformer.transformer_blocks) - 1
+    found: dict[str, Tensor] = {"pos_embed": ours["pos_embed.pos_embed"]}
+    names = {
+        "x_embedder.proj": "pos_embed.proj",
+        "t_embedder.mlp.0": "time_text_embed.timestep_embedder.linear_1",
+        "t_embedder.mlp.2": "time_text_embed.timestep_embedder.linear_2",
+        "y_embedder.mlp.0": "time_text_embed.text_embedder.linear_1",
+        "y_embedder.mlp.2": "time_text_embed.text_embedder.linear_2",
+        "context_embedder": "context_embedder",
+        "final_layer.linear": "proj_out",
+        "final_layer.adaLN_modulation.1": "norm_out.linear",
+    }
+    for number in range(last + 1):
+        block, own = f"joint_blocks.{number}", f"transformer_blocks.{number}"
+        names[f"{block}.x_block.adaLN_modulation.1"] = f"{own}.norm1.linear"
+        names[f"{block}.context_block.adaLN_modulation.1"] = f"{own}.norm1_context.linear"
+        names[f"{block}.x_block.attn.proj"] = f"{own}.attn.to_out.0"
+        names |= {
+            f"{block}.x_block.mlp.fc{1 + half}": f"{own}.ff.net.{end}" for half, end in enumerate(("0.proj", "2"))
+        }
+        if number < last:
+            names[f"{block}.context_block.attn.proj"] = f"{own}.attn.to_add_out"
+            names |= {
+                f"{block}.context_block.mlp.fc{1 + half}": f"{own}.ff_context.net.{end}"
+                for half, end in enumerate(("0.proj", "2"))
+            }
+        for side, parts in {
+            "x": ("to_q", "to_k", "to_v"),
+            "context": ("add_q_proj", "add_k_proj", "add_v_proj"),
+        }.items():
+            for kind in ("weight", "bias"):
+                rows = [ours[f"{own}.attn.{part}.{kind}"] for part in parts]
+                found[f"{block}.{side}_block.attn.qkv.{kind}"] = torch.cat(rows)
+    # there shift comes before scale, in diffusers behind it
+    swapped = ("final_layer.adaLN_modulation.1", f"joint_blocks.{last}.context_block.adaLN_modulation.1")
+    for theirs, own in names.items():
+        for kind in ("weight", "bias"):
+            tensor = ours[f"{own}.{kind}"]
+            found[f"{theirs}.{kind}"] = torch.cat(tensor.chunk(2)[::-1]) if theirs in swapped else tensor
+    return {f"model.diffusion_model.{name}": tensor.clone().contiguous() for name, tensor in found.items()}
+
+
+def denoiser_beside_its_parts(pipeline: Any, weights: dict[str, Tensor], folder: Path) -> Path:
+    pipeline.save_pretrained(folder)
+    for file in (folder / "transformer").glob("*.safetensors"):
+        file.unlink()
+    save_file({name: tensor.clone().contiguous() for name, tensor in weights.items()}, folder / "fine.safetensors")
+    return folder / "fine.safetensors"
+
+
+@pytest.mark.parametrize("t5", [True, False])
+def test_an_original_sd3_denoiser_in_a_folder_gives_the_same_pictures(t5: bool, tmp_path: Path) -> None:
+    pipeline = tiny_sd3_pipeline(t5=t5)
+    file = denoiser_beside_its_parts(pipeline, as_original_sd3(pipeline.transformer), tmp_path)
+    assert torch.equal(pictures(load_model(file, device="cpu").pipeline), pictures(pipeline))
+
+
+@pytest.mark.parametrize("build", [tiny_sd3_pipeline, tiny_flux_pipeline])
+def test_a_denoiser_in_diffusers_names_gives_the_same_pictures(build: Any, tmp_path: Path) -> None:
+    pipeline = build()
+    file = denoiser_beside_its_parts(pipeline, pipeline.transformer.state_dict(), tmp_path)
+    model = load_model(file, device="cpu")
+    model.pipeline.default_sample_size = 8
+    # FLUX's folders too come back with differences of rounding
+    torch.testing.assert_close(pictures(model.pipeline), pictures(pipeline), atol=1e-5, rtol=0)
+
+
+def test_a_denoiser_in_the_wrong_folder_or_torn_is_refused(tmp_path: Path) -> None:
+    pipeline = tiny_flux_pipeline()
+    weights = dict(pipeline.transformer.state_dict())
+    file = denoiser_beside_its_parts(pipeline, weights, tmp_path / "flux")
+    del weights["proj_out.weight"]
+    save_file(weights, file)
+    with pytest.raises(ModelLoadError, match=r"fine\.safetensors"):
+        load_model(file)
+    sd3 = tiny_sd3_pipeline()
+    other = tmp_path / "flux" / "sd3.safetensors"
+    save_file(as_original_sd3(sd3.transformer), other)
+    with pytest.raises(
+        ModelLoadError, match="folder of a FluxPipeline, but the checkpoint in it is a StableDiffusion3"
+    ):
+        load_model(other)
+
+
 def test_a_single_file_alone_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(as_original_checkpoint(tiny_pipeline()), tmp_path / "tiny.safetensors")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -146,7 +233,15 @@ def test_a_single_file_alone_says_what_it_lacks(tmp_path: Path, monkeypatch: pyt
 def test_what_is_no_checkpoint_is_refused_by_what_it_is(tmp_path: Path) -> None:
     contents = {
         "an adapter": {"lora_unet_mid_block.lora_down.weight": torch.zeros(1, 2)},
-        "no Stable Diffusion denoiser": {"double_blocks.0.weight": torch.zeros(1)},
+        "no denoiser of Stable Diffusion": {"double_blocks.0.weight": torch.zeros(1)},
+        "Chroma, which is not supported": {
+            "double_blocks.0.img_attn.qkv.weight": torch.zeros(1),
+            "distilled_guidance_layer.in_proj.bias": torch.zeros(1),
+        },
+        "denoiser of a FluxPipeline alone": {"double_blocks.0.img_attn.qkv.weight": torch.zeros(1)},
+        "denoiser of a StableDiffusion3Pipeline alone": {
+            "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": torch.zeros(1)
+        },
         "no text encoder": {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)},
     }
     for said, tensors in contents.items():

@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.real import PIXART_SIGMA
 from semiperm.concept import Concept
 from semiperm.erasing import anchors, trajectories
 from semiperm.erasing.fit import erase
@@ -36,13 +37,6 @@ KINDS: dict[str, Callable[[], Any]] = {
 PROMPTS = ["a cat", "a Dog and a tree", "cat"]
 SIZE = {"use_resolution_binning": False, "clean_caption": False}
 # transformer/config.json of PixArt-alpha/PixArt-Sigma-XL-2-1024-MS on the Hub
-REAL: dict[str, Any] = {
-    "sample_size": 128, "patch_size": 2, "in_channels": 4, "out_channels": 8, "num_layers": 28,
-    "attention_head_dim": 72, "num_attention_heads": 16, "cross_attention_dim": 1152, "caption_channels": 4096,
-    "attention_bias": True, "activation_fn": "gelu-approximate", "norm_type": "ada_norm_single",
-    "norm_elementwise_affine": False, "norm_eps": 1e-6, "num_embeds_ada_norm": 1000, "interpolation_scale": 2,
-    "use_additional_conditions": False,
-}  # fmt: skip
 
 
 @pytest.fixture(params=KINDS, scope="module")
@@ -261,7 +255,7 @@ def test_embeddings_are_read_with_the_mask_that_comes_with_them() -> None:
 
 def test_the_real_network_has_10_layers_in_each_of_28_blocks(tmp_path: Path) -> None:
     with torch.device("meta"):
-        layers = erasable_layers(PixArtTransformer2DModel(**REAL))
+        layers = erasable_layers(PixArtTransformer2DModel(**PIXART_SIGMA))
     width = 16 * 72
     # query, key, value and output of either attention, all of one width because captions are projected before,
     # and a feed-forward of two layers; modulation is one layer for all blocks and outside of them

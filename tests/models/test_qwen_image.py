@@ -10,6 +10,7 @@ from diffusers.models.transformers.transformer_qwenimage import QwenImageTransfo
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.real import QWEN_IMAGE
 from semiperm.concept import Concept
 from semiperm.erasing import authors, gate
 from semiperm.guarded import guard
@@ -23,10 +24,6 @@ from tests.tiny import tiny_qwen_pipeline
 
 PROMPTS = ["a cat", "a dog and a tree", "cat"]
 # transformer/config.json of Qwen/Qwen-Image on the Hub
-REAL: dict[str, Any] = {
-    "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
-    "num_attention_heads": 24, "joint_attention_dim": 3584, "guidance_embeds": False, "axes_dims_rope": (16, 56, 56),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +158,7 @@ def test_the_authors_anchors_are_as_long_as_the_target(pipeline: Any) -> None:
 
 def test_the_real_network_has_14_layers_in_each_of_60_blocks(tmp_path: Path) -> None:
     with torch.device("meta"):
-        layers = erasable_layers(QwenImageTransformer2DModel(**REAL))
+        layers = erasable_layers(QwenImageTransformer2DModel(**QWEN_IMAGE))
     width = 24 * 128
     # query, key, value and output of picture and text, one modulation and a feed-forward of two layers for each
     sizes = [(width, width)] * 8 + [(width, 6 * width), (width, 4 * width), (4 * width, width)] * 2

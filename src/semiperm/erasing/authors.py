@@ -81,7 +81,9 @@ def step(
     stack.set_permeability(torch.ones(1, 1))
     # the published code's own schedule, whatever the model's: states at t = 957 - 33 k
     schedule = model.schedule(recipe.trajectory_steps, steps_offset=0, timestep_spacing="leading")
-    path = trajectories.denoise(model, run.predict, schedule, target, guidance=recipe.guidance, generator=run.generator)
+    path = trajectories.denoise(
+        model, run.predict, schedule, target, guidance=recipe.guidance, generator=run.generator, empty=run.empty
+    )
     _, x = next(islice(path, depth, None))
     t = torch.tensor([asked_timestep(depth, recipe.trajectory_steps)], device=model.device)
     count = recipe.anchors

@@ -4,7 +4,7 @@ import datetime
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from semiperm.concept import Concept
 from semiperm.erasing import anchors as anchoring
 from semiperm.erasing import authors, checkpoint, gate, trajectories
 from semiperm.erasing.check import in_words, self_check
-from semiperm.erasing.instant import instant
+from semiperm.erasing.instant import instant, reads_text
 from semiperm.erasing.objective import anchoring_loss, erasing_loss, total_loss
 from semiperm.erasing.prompts import target_prompts
-from semiperm.erasing.recipe import Recipe, load_recipe
+from semiperm.erasing.recipe import Recipe, RecipeError, load_recipe
 from semiperm.erasing.run import Counted, Run
 from semiperm.membrane import files
 from semiperm.membrane.membrane import Card, Membrane
@@ -42,6 +43,7 @@ def erase(
     resume: bool = False,
     quiet: bool = False,
     on_step: Callable[[int, Membrane], None] | None = None,
+    licence: str = "",
 ) -> Membrane:
     """Make the membrane that erases a concept from a model; the model itself is not changed.
 
@@ -57,9 +59,10 @@ def erase(
         resume: go on from that checkpoint, exactly as if training had never stopped.
         quiet: draw no progress bar.
         on_step: called after each checkpoint with the number of steps done and the membrane as it is.
+        licence: SPDX name for the card.
 
     Raises:
-        RecipeError: the recipe is malformed.
+        RecipeError: the recipe is malformed, or stops at an instant membrane that this model cannot have.
         StackError: the denoiser wears other adapters (LoRA).
         CheckpointError: there is nothing to resume, or it belongs to another erasure.
         KeyboardInterrupt: Ctrl-C was pressed; the step at hand was finished and a checkpoint written.
@@ -68,6 +71,10 @@ def erase(
     concept = Concept(name=concept) if isinstance(concept, str) else concept
     recipe = load_recipe(recipe)
     refuse_other_adapters(model.denoiser)
+    if not recipe.steps and not any(map(reads_text, model.erasable_layers())):
+        raise RecipeError(
+            f"{model.name} has no instant membrane, because no layer of it reads the text alone: give the recipe steps"
+        )
     if recipe.device:
         model.pipeline.to(recipe.device)
     where = checkpoint.beside(out) if out else None
@@ -77,7 +84,7 @@ def erase(
     fitted = gate.fit(concept, model, recipe.seed)
     gated = time.perf_counter()
     held = anchoring.by_name(concept, model.encode, recipe.more_anchors)
-    card = _card(concept, model, recipe, fitted)
+    card = _card(concept, model, recipe, fitted, licence)
     predict = Counted(model, recipe.precision == "bfloat16")
     with frozen(model):
         if recipe.loop == "authors":
@@ -125,7 +132,7 @@ def frozen(model: DiffusionModel) -> Iterator[None]:
         model.denoiser.train(training)
 
 
-def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict) -> Card:
+def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict, licence: str) -> Card:
     def found(package: str) -> str:
         try:
             return version(package)
@@ -142,6 +149,7 @@ def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict)
         seed=recipe.seed,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         rank=recipe.rank,
+        licence=licence,
     )
 
 
@@ -158,19 +166,21 @@ def _train(
 ) -> Membrane:
     stack = Stack(model.denoiser)
     stack.add("membrane", start)
+    # what is read is all encoded before the denoiser comes to where it computes; the text encoder is not asked again
+    empty = None if model.distilled else model.unconditional(1)
+    if recipe.loop == "authors":
+        read = authors.texts(model, start.card.concept)
+    else:
+        pairs = target_prompts(start.card.concept, recipe.nothing, recipe.nothing_beside)
+        read = model.encode([prompt for prompt, _ in pairs]), model.encode([prompt for _, prompt in pairs])
     with stack, interruptible() as interrupted:
+        model.wake()
         weights = stack.trainable("membrane")
         optimizer = torch.optim.AdamW(weights, recipe.learning_rate, weight_decay=0.01)
-        run = Run(weights, optimizer, predict, torch.Generator().manual_seed(recipe.seed))
+        run = Run(weights, optimizer, predict, torch.Generator().manual_seed(recipe.seed), empty)
         if resume:
             checkpoint.load(checkpoint.existing(where), start.card, run)
-        if recipe.loop == "authors":
-            step = partial(authors.step, model, stack, recipe, run, authors.texts(model, start.card.concept), held)
-        else:
-            pairs = target_prompts(start.card.concept, recipe.nothing, recipe.nothing_beside)
-            target = model.encode([prompt for prompt, _ in pairs])
-            instead = model.encode([prompt for _, prompt in pairs])
-            step = partial(_step, model, stack, recipe, run, target, instead, held)
+        step = partial(authors.step if recipe.loop == "authors" else _step, model, stack, recipe, run, read, held)
 
         def save() -> None:
             if where is not None:
@@ -214,17 +224,17 @@ def _step(
     stack: Stack,
     recipe: Recipe,
     run: Run,
-    target: TextFeatures,
-    instead: TextFeatures,
+    encoded: tuple[TextFeatures, TextFeatures],
     held: anchoring.Anchors,
 ) -> tuple[float, float]:
+    target, instead = encoded
     draw, predict = run.generator, run.predict
     if run.states is None or run.step % recipe.refresh == 0:
         prompts = torch.randint(len(target), (recipe.trajectories,), generator=draw)
         stack.set_permeability(torch.ones(1, 1))
         run.states = trajectories.run(
             model, predict, target, prompts,
-            steps=recipe.trajectory_steps, guidance=recipe.guidance, generator=draw,
+            steps=recipe.trajectory_steps, guidance=recipe.guidance, generator=draw, empty=run.empty,
         )  # fmt: skip
     picks = torch.randint(len(run.states), (recipe.states,), generator=draw)
     x_SCHW, t_S, prompt_S = run.states.x_SCHW[picks], run.states.t_S[picks], run.states.prompt_S[picks]
@@ -238,18 +248,30 @@ def _step(
     asked = concatenate([target.select(prompt_S), anchors])
     stack.close()
     with torch.no_grad():
-        bare = predict(
-            torch.cat([x, x_SCHW]),
-            torch.cat([t, t_S.to(model.device)]),
-            concatenate([asked, instead.select(prompt_S)]),
-        )
+        every_x, every_t = torch.cat([x, x_SCHW]), torch.cat([t, t_S.to(model.device)])
+        read = concatenate([asked, instead.select(prompt_S)])
+        bare = torch.cat([predict(every_x[rows], every_t[rows], read.select(rows)) for rows in _parts(read, recipe)])
     bare_target, bare_anchors, surrogate = bare.split([recipe.states, recipe.anchors, recipe.states])
     stack.set_permeability(torch.ones(1, 1))
-    guarded_target, guarded_anchors = predict(x, t, asked).split([recipe.states, recipe.anchors])
-    erasing = erasing_loss(guarded_target, bare_target, surrogate, recipe.eta)
-    anchored = anchoring_loss(guarded_anchors, bare_anchors)
-    total_loss(erasing, anchored, recipe.anchor_weight).backward()
-    return float(erasing.detach()), float(anchored.detach())
+    losses = [0.0, 0.0]
+    for rows in _parts(asked, recipe):
+        guarded = predict(x[rows], t[rows], asked.select(rows))
+        # the part's share of the means over all targets and over all anchors
+        own, held_rows = rows[rows < recipe.states], rows[rows >= recipe.states] - recipe.states
+        erasing = anchored = guarded.new_zeros(())
+        if len(own):
+            erasing = erasing_loss(guarded[: len(own)], bare_target[own], surrogate[own], recipe.eta)
+            erasing = erasing * (len(own) / recipe.states)
+        if len(held_rows):
+            anchored = anchoring_loss(guarded[len(own) :], bare_anchors[held_rows])
+            anchored = anchored * (len(held_rows) / recipe.anchors)
+        total_loss(erasing, anchored, recipe.anchor_weight).backward()
+        losses = [losses[0] + float(erasing.detach()), losses[1] + float(anchored.detach())]
+    return losses[0], losses[1]
+
+
+def _parts(features: TextFeatures, recipe: Recipe) -> Sequence[Tensor]:
+    return torch.arange(len(features)).split(recipe.at_once or len(features))
 
 
 @contextmanager

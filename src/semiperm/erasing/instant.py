@@ -12,7 +12,7 @@ from semiperm.erasing.prompts import target_prompts
 from semiperm.erasing.recipe import Recipe
 from semiperm.membrane.membrane import Card, Membrane
 from semiperm.membrane.transport import last_token
-from semiperm.models.base import DiffusionModel
+from semiperm.models.base import DiffusionModel, linear_weight
 
 
 def reads_text(path: str) -> bool:
@@ -59,7 +59,7 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
     anchors_NC = torch.cat(model.keys_read(anchors.features))
     down, up = dict(membrane.down), dict(membrane.up)
     pairs = solve(
-        [cast(nn.Linear, layer).weight.detach().float().cpu() for layer in text_side.values()],
+        [linear_weight(cast(nn.Linear, layer), model.dtype) for layer in text_side.values()],
         target_NC.float().cpu(),
         surrogate_NC.float().cpu(),
         anchors_NC.float().cpu(),

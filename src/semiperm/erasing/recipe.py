@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from semiperm.membrane.membrane import Card
+
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 
@@ -31,6 +33,7 @@ class Recipe(BaseModel):
         steps: optimiser steps after the instant membrane; 0 stops there.
         states: noisy states a step.
         anchors: anchor prompts a step, spread over the states.
+        at_once: how many of all these the denoiser is asked about at once; all, if not given. "authors" has few anyway.
         neighbours: share of the anchors that is drawn from the target's nearest neighbours.
         learning_rate: AdamW's, falling linearly to 0.
         trajectories: denoising trajectories that are run at once.
@@ -60,6 +63,7 @@ class Recipe(BaseModel):
     steps: Annotated[int, Field(ge=0)] = 100
     states: Count = 8
     anchors: Count = 16
+    at_once: Count | None = None
     neighbours: Annotated[float, Field(ge=0, le=1)] = 0.25
     learning_rate: Weight = 2e-3
     trajectories: Count = 16
@@ -95,8 +99,8 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-# fewer pictures at once; a step sees less, and takes less memory
-LOW_VRAM = {"states": 2, "anchors": 4, "trajectories": 4}
+# a step sees less, and two at a time, as a guided picture is made
+LOW_VRAM = {"states": 2, "anchors": 4, "trajectories": 4, "at_once": 2}
 
 
 def load_recipe(source: Recipe | str | Path | None = None, **changes: Any) -> Recipe:
@@ -119,8 +123,29 @@ def load_recipe(source: Recipe | str | Path | None = None, **changes: Any) -> Re
             raise RecipeError(f"{path} is not YAML: {error}") from None
         if not isinstance(values, dict):
             raise RecipeError(f"{path} must hold settings by name, one a line")
+    return _checked({**values, **changes}, where)
+
+
+def recipe_of(card: Card, **changes: Any) -> Recipe:
+    """Return the recipe that a membrane was made by, as its card says, with `changes` made.
+
+    The device is left out: it was another model's, and perhaps another machine's.
+
+    Raises:
+        RecipeError: the card says none, or one that is not understood here.
+    """
+    title = f"the card of the membrane for {card.concept.name!r}"
+    if not card.recipe:
+        raise RecipeError(
+            f"{title} has no recipe: it is a plain LoRA, or was adopted from one, so how it was made is not known; "
+            "erase the concept by its name instead"
+        )
+    return _checked({**card.recipe, "device": None, **changes}, title)
+
+
+def _checked(values: dict[str, Any], where: str) -> Recipe:
     try:
-        return Recipe.model_validate({**values, **changes})
+        return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -36,19 +36,26 @@ def denoise(
     *,
     guidance: float,
     generator: torch.Generator,
+    empty: TextFeatures | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (timestep, latents (B, C, H, W)) from pure noise on; the timestep is the one to ask the denoiser about."""
+    """Yield (timestep, latents (B, C, H, W)) from pure noise on; the timestep is the one to ask the denoiser about.
+
+    `empty` is what guidance is measured against, for one prompt; it is encoded if it is not given.
+    """
     count = len(prompts)
     x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
     x = x * getattr(scheduler, "init_noise_sigma", 1.0)
-    features = prompts if model.distilled else concatenate([model.unconditional(count), prompts])
+    features = prompts
+    if not model.distilled:
+        nothing = model.unconditional(count) if empty is None else empty.select([0] * count)
+        features = concatenate([nothing, prompts])
     yield scheduler.timesteps[0], x
     for t, after in pairwise(scheduler.timesteps):
         if model.distilled:
             found = predict(x, t.expand(count), features)
         else:
-            empty, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
-            found = model.guided(empty, asked, guidance)
+            unasked, asked = predict(torch.cat([x, x]), t.expand(2 * count), features).chunk(2)
+            found = model.guided(unasked, asked, guidance)
         x = scheduler.step(found, t, x, return_dict=False)[0]
         yield after, x
 
@@ -62,10 +69,13 @@ def run(
     steps: int,
     guidance: float,
     generator: torch.Generator,
+    empty: TextFeatures | None = None,
 ) -> States:
     """Denoise one trajectory for each row of `target` named in `prompts` and return all its states but pure noise."""
     scheduler = model.schedule(steps)
-    path = denoise(model, predict, scheduler, target.select(prompts), guidance=guidance, generator=generator)
+    path = denoise(
+        model, predict, scheduler, target.select(prompts), guidance=guidance, generator=generator, empty=empty
+    )
     _, *states = path
     x_SCHW = torch.cat([x for _, x in states])
     t_S = torch.cat([t.expand(len(prompts)) for t, _ in states])

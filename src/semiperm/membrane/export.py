@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from semiperm.atomic import whole, write
 from semiperm.membrane.files import TRANSFORMER, of_transformer, save
 from semiperm.membrane.membrane import Membrane, listed
-from semiperm.models.base import DiffusionModel, adapted_layers
+from semiperm.models.base import DiffusionModel, adapted_layers, is_quantised
 
 Form = Literal["kohya", "diffusers", "peft"]
 
@@ -51,13 +51,18 @@ def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]]
     Raises:
         CoverageError: a membrane does not fit the model.
         FileExistsError: `out` exists.
-        ValueError: the model wears adapters of PEFT, which a folder of weights cannot hold.
+        ValueError: the model wears adapters of PEFT, which a folder of weights cannot hold, or is quantised.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists: a merged model is written to a new folder")
     if others := adapted_layers(model.denoiser):
         raise ValueError(f"other adapters (PEFT, LoRA) are on {listed(others)}; fuse them or take them off first")
     layers = model.erasable_layers()
+    if quantised := [path for path, layer in layers.items() if is_quantised(layer)]:
+        raise ValueError(
+            f"the weights are quantised in {listed(quantised)}, and such cannot be changed exactly: merge into the "
+            "model in half or full precision, and quantise the result"
+        )
     fitted = [(membrane.fitted_to(layers), gamma) for membrane, gamma in membranes.values()]
     before = {path: cast(nn.Linear, layer).weight.detach().clone() for path, layer in layers.items()}
     draft = out.with_name(f".{out.name}.partial")

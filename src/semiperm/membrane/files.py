@@ -255,9 +255,9 @@ class _Names:
 
 def _pairs(path: Path, tensors: Mapping[str, Tensor], names: _Names) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     sides: dict[str, dict[str, Tensor]] = {DOWN: {}, UP: {}, ALPHA: {}}
+    _check_all_numbers(path, tensors)
     for name, tensor in tensors.items():
         side, layer = names.part(name)
-        _check_numbers(path, name, tensor)
         sides[side][layer] = tensor
     downs, ups, alphas = sides[DOWN], sides[UP], sides[ALPHA]
     if not downs and not ups:
@@ -287,6 +287,14 @@ def _folded(path: Path, layer: str, down: Tensor, up: Tensor, alpha: Tensor | No
     folded = up.float() * scale
     _check_numbers(path, f"{layer} times alpha / rank", folded)
     return down.float(), folded
+
+
+def _check_all_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    # hundreds of tiny tensors are looked at together, and one by one only to say which is wrong
+    together = [tensor.flatten() for tensor in tensors.values() if tensor.dtype in WEIGHT_DTYPES]
+    sound = len(together) == len(tensors) and (not together or bool(torch.cat(together).isfinite().all()))
+    for name, tensor in () if sound else tensors.items():
+        _check_numbers(path, name, tensor)
 
 
 def _check_numbers(path: Path, name: str, tensor: Tensor) -> None:

@@ -1,7 +1,6 @@
 """The page that a membrane gets on the Hub: front matter for the Hub, a text for people."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ LICENCES = (
 
 def file_name(card: Card) -> str:
     """Return the name of the membrane's file in a repository."""
-    return (re.sub(r"[^\w.-]+", "-", card.concept.slug).strip(".-") or "membrane") + SUFFIX
+    return card.concept.slug + SUFFIX
 
 
 def page(card: Card, repo: str, *, pictured: bool) -> str:

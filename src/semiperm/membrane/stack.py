@@ -96,6 +96,15 @@ class StackedLayer(nn.Module):
         padded = F.pad(x, cast(list[int], base._reversed_padding_repeated_twice), mode=base.padding_mode)
         return F.conv2d(padded, down, None, base.stride, 0, base.dilation)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # what is trained must stay the tensors that the optimiser has, as parameters do when their module is moved
+        trained = {name: self._buffers[name] for name in ("down", "up") if self._buffers[name].requires_grad}  # pyright: ignore[reportOptionalMemberAccess]
+        super()._apply(fn, recurse)
+        for name, leaf in trained.items():
+            leaf.data = self._buffers[name].detach()  # pyright: ignore[reportOptionalMemberAccess]
+            self._buffers[name] = leaf
+        return self
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         # diffusers looks there for FLUX's weights, by the layer's own names, when it loads a LoRA
         self.base._save_to_state_dict(destination, prefix, keep_vars)
@@ -124,7 +133,7 @@ class Stack:
 
     Raises:
         StackError: the denoiser already wears a stack, has no such layers, or would bypass them: its projections are
-            fused, or it has PEFT adapters that are no LoRA.
+            fused, or it has PEFT adapters that are no plain LoRA.
     """
 
     def __init__(self, denoiser: nn.Module, layers: Mapping[str, nn.Module] | None = None) -> None:
@@ -168,9 +177,19 @@ class Stack:
             StackError: the name is taken.
             CoverageError: the membrane does not cover exactly the stack's layers; the stack stays as it was.
         """
-        if name in self._membranes:
-            raise StackError(f"there is a membrane called {name!r} already; replace it, or choose another name")
-        self._change({**self._membranes, name: membrane.fitted_to(self.layers)})
+        self.add_all({name: membrane})
+
+    def add_all(self, membranes: Mapping[str, Membrane]) -> None:
+        """Add membranes as gamma's last columns, all or none; the layers are stacked up once for all of them.
+
+        Raises:
+            StackError: a name is taken.
+            CoverageError: a membrane does not cover exactly the stack's layers; the stack stays as it was.
+        """
+        if taken := [name for name in membranes if name in self._membranes]:
+            raise StackError(f"there is a membrane called {taken[0]!r} already; replace it, or choose another name")
+        fitted = {name: membrane.fitted_to(self.layers) for name, membrane in membranes.items()}
+        self._change({**self._membranes, **fitted})
 
     def remove(self, name: str) -> None:
         """Take a membrane off; the others keep their order."""
@@ -225,6 +244,8 @@ class Stack:
         for path, spots in places.items():
             for parent, child in spots:
                 setattr(parent, child, self._worn[path])
+        # a pipeline's save_pretrained calls the denoiser's own
+        self.denoiser.__dict__["save_pretrained"] = _refuse_saving
         self._stack_up()
 
     def eject(self) -> None:
@@ -235,6 +256,7 @@ class Stack:
         for path, spots in _places(self.denoiser, self._worn).items():
             for parent, child in spots:
                 setattr(parent, child, self.layers[path])
+        self.denoiser.__dict__.pop("save_pretrained", None)
         self._worn = {}
         self.close()
 
@@ -386,6 +408,18 @@ def _refuse_bypassed(denoiser: nn.Module) -> None:
             f"adapters of PEFT that are no LoRA are on {listed(others)}, and such may read a layer's weights without "
             "calling it, which would bypass the membranes; merge them into the weights, or take them off, first"
         )
+    if scaling := [path for path, module in modules if len(getattr(module, "lora_magnitude_vector", None) or ())]:
+        raise StackError(
+            f"LoRAs that rescale their layers (DoRA) are on {listed(scaling)}, and would rescale the membranes too; "
+            "fuse them into the weights with pipeline.fuse_lora() and pipeline.unload_lora_weights(), or take them off"
+        )
+
+
+def _refuse_saving(*_: Any, **__: Any) -> None:
+    raise StackError(
+        "a denoiser that wears membranes is not saved, because they would not be in its files: eject() them first to "
+        "save the bare model, or bake them in with semiperm.membrane.export.merge"
+    )
 
 
 def _refuse_cast(worn: Mapping[str, StackedLayer]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+from accelerate.hooks import CpuOffload
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,6 +55,17 @@ class TextFeatures:
             mask_BT=None if self.mask_BT is None else self.mask_BT[rows],
             ids=None if self.ids is None else tuple(self.ids[row] for row in rows.tolist()),
             condition={name: value[rows] for name, value in self.condition.items()},
+            start=self.start,
+        )
+
+    def to(self, device: torch.device) -> "TextFeatures":
+        """Return the features in another place; what is there already is shared, not copied."""
+        return TextFeatures(
+            hidden_BTC=self.hidden_BTC.to(device),
+            pooled_BC=None if self.pooled_BC is None else self.pooled_BC.to(device),
+            mask_BT=None if self.mask_BT is None else self.mask_BT.to(device),
+            ids=self.ids,
+            condition={name: value.to(device) for name, value in self.condition.items()},
             start=self.start,
         )
 
@@ -136,6 +149,23 @@ def adapted_layers(denoiser: nn.Module) -> list[str]:
     return [path for path, module in denoiser.named_modules() if is_adapted(module)]
 
 
+def is_quantised(layer: nn.Module) -> bool:
+    """Whether a layer keeps its weight in another form than the matrix or kernel that it is."""
+    weight: Any = layer.weight
+    # torchao's are tensors of a class of their own, bitsandbytes' are bytes of another shape
+    return type(weight.data) is not Tensor or not weight.is_floating_point()
+
+
+@torch.no_grad()
+def linear_weight(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """Return what a linear layer multiplies with, (O, I) in float32 on the CPU, quantised or not."""
+    if not is_quantised(layer):
+        return layer.weight.detach().float().cpu()
+    # every library has its own way to unpack, but all of them can be called
+    eye = torch.eye(layer.in_features, device=layer.weight.device, dtype=dtype)
+    return (layer(eye).float() - layer(torch.zeros_like(eye)).float()).T.cpu()
+
+
 def fingerprint(layers: Mapping[str, nn.Module]) -> str:
     """Return a short hash of the layers' names and sizes, equal for every checkpoint of one architecture.
 
@@ -205,13 +235,15 @@ class DiffusionModel(ABC):
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode as the pipeline encodes its positive prompts, without gradient; too long ones are cut quietly.
 
-        The empty prompt is encoded like any other.
+        The empty prompt is encoded like any other. Under model offloading the denoiser goes to the CPU first, and the
+        features are kept there: those of FLUX's anchors are gigabytes.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise ValueError("There is no prompt to encode: the list is empty.")
         chunks = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
-        return concatenate([self._encode(chunk) for chunk in chunks])
+        self._rest()
+        return concatenate([self._encode(chunk).to(self.text_device) for chunk in chunks])
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> TextFeatures:
@@ -250,8 +282,31 @@ class DiffusionModel(ABC):
         return torch.device(self.pipeline._execution_device)
 
     @property
+    def text_device(self) -> torch.device:
+        """Where text features are kept: on the CPU where the parts wait there, otherwise where the model computes."""
+        return torch.device("cpu") if self._offload else self.device
+
+    @property
+    def _offload(self) -> CpuOffload | None:
+        hook = getattr(self.called, "_hf_hook", None)
+        return hook if isinstance(hook, CpuOffload) else None
+
+    def wake(self) -> None:
+        """Bring the denoiser to where it computes, as its next call would, and let the text encoder wait instead."""
+        if hook := self._offload:
+            hook.pre_forward(self.called)
+
+    def _rest(self) -> None:
+        # accelerate lets a part go when the next one in the pipeline's order comes, and the text encoders come before
+        waiting = torch.device("cpu")
+        if (hook := self._offload) and next(self.called.parameters()).device != waiting:
+            hook.init_hook(self.called)
+            clear_device_cache()
+
+    @property
     def dtype(self) -> torch.dtype:
-        return next(self.denoiser.parameters()).dtype
+        """The precision that the denoiser computes in, whatever its quantised weights are stored as."""
+        return next(weight.dtype for weight in self.denoiser.parameters() if weight.is_floating_point())
 
     def erasable_layers(self) -> dict[str, nn.Module]:
         """Return the layers that a membrane covers, by path."""

@@ -12,6 +12,7 @@ from semiperm.models.base import DiffusionModel, is_hub_id
 from semiperm.models.flow import Flux, StableDiffusion3
 from semiperm.models.pixart import PixArt
 from semiperm.models.qwen_image import QwenImage
+from semiperm.models.single_file import DENOISERS, ModelLoadError, contents
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.terrarium import WEIGHTS as TERRARIUM
 
@@ -35,10 +36,6 @@ FAMILIES: dict[str, Callable[[Any, str], DiffusionModel]] = {
 }
 
 
-class ModelLoadError(ValueError):
-    """A model cannot be loaded; the message says what was looked for and what to do."""
-
-
 def load_model(
     name: str | Path = "terrarium",
     *,
@@ -51,7 +48,8 @@ def load_model(
     Only safetensors are read; nothing is unpickled and no code that comes with a model is run. What exists on disk
     goes before the Hub. A single-file checkpoint holds weights and no configuration: that is taken from the folder it
     lies in if that is a diffusers folder (`model_index.json` and the parts' configurations beside the checkpoint),
-    otherwise diffusers fetches the original model's from the Hub, once.
+    otherwise diffusers fetches the original model's from the Hub, once. A checkpoint of Stable Diffusion 3 or FLUX.1
+    that is a denoiser alone takes the other parts, weights included, from the folder that it lies in.
 
     Args:
         device: where to put it; a GPU if there is one, by default.
@@ -124,21 +122,27 @@ def _pipeline_class(class_name: Any, where: str) -> Any:
     return getattr(diffusers, class_name)
 
 
-def _from_folder(path: Path, dtype: torch.dtype) -> Any:
+def _index(path: Path) -> dict[str, Any]:
+    """Return what a diffusers folder's index says, at least its `_class_name`."""
     index = path / "model_index.json"
     if not index.is_file():
         raise ModelLoadError(f"{path} is not a diffusers folder: it has no model_index.json.")
     try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-        class_name = parts.get("_class_name")
-    except (ValueError, AttributeError) as error:
+        listed = json.loads(index.read_text(encoding="utf-8"))
+        return {"_class_name": None, **listed}
+    except (ValueError, TypeError) as error:
         raise ModelLoadError(f"{index} is damaged: {error}") from error
+
+
+def _from_folder(path: Path, dtype: torch.dtype, **parts: Any) -> Any:
+    listed = _index(path)
+    class_name = listed["_class_name"]
     weights = [file.name for file in path.glob("*/*.safetensors")]
     # a folder saved with variant="fp16" has no other weights, and diffusers finds them only when told
     variant = "fp16" if weights and all(".fp16." in file for file in weights) else None
     # SD3 may be kept without its largest text encoder, which diffusers takes for an oversight unless told
-    absent = {part: None for part in DISPENSABLE.get(class_name, ()) if parts.get(part) in (None, [None, None])}
-    return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant, **absent)
+    absent = {part: None for part in DISPENSABLE.get(class_name, ()) if listed.get(part) in (None, [None, None])}
+    return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant, **absent, **parts)
 
 
 def _from_hub(name: str, dtype: torch.dtype) -> Any:
@@ -155,9 +159,9 @@ def _from_hub(name: str, dtype: torch.dtype) -> Any:
     return _pretrained(_pipeline_class(class_name, name), name, dtype, None)
 
 
-def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str | None, **absent: None) -> Any:
+def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str | None, **parts: Any) -> Any:
     try:
-        return pipeline_class.from_pretrained(name, dtype=dtype, use_safetensors=True, variant=variant, **absent)
+        return pipeline_class.from_pretrained(name, dtype=dtype, use_safetensors=True, variant=variant, **parts)
     except Exception as error:
         raise ModelLoadError(
             f"{name} could not be loaded: {_first_line(error)} "
@@ -168,8 +172,11 @@ def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str
 def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
     if path.suffix.lower() != ".safetensors":
         raise ModelLoadError(f"{path} is not a .safetensors checkpoint; no other file is read.")
-    pipeline_class = _pipeline_class(_class_in_checkpoint(path), str(path))
+    held = contents(path)
+    pipeline_class = _pipeline_class(held.pipeline, str(path))
     beside = path.parent if (path.parent / "model_index.json").is_file() else None
+    if not held.whole:
+        return _around(path, beside, pipeline_class, dtype)
     try:
         return pipeline_class.from_single_file(str(path), dtype=dtype, config=None if beside is None else str(beside))
     except Exception as error:
@@ -182,21 +189,30 @@ def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
         raise ModelLoadError(f"{path} could not be loaded: {_first_line(error)} {wanted}") from error
 
 
-def _class_in_checkpoint(path: Path) -> str:
-    from safetensors import SafetensorError, safe_open
+def _around(path: Path, beside: Path | None, pipeline_class: Any, dtype: torch.dtype) -> Any:
+    """Return the pipeline of a denoiser's file, its other parts taken from the diffusers folder that it lies in."""
+    import diffusers
 
+    kind = pipeline_class.__name__
+    if beside is None:
+        raise ModelLoadError(
+            f"{path} holds the denoiser of a {kind} alone: put it into a diffusers folder of that model, beside "
+            "model_index.json and the folders of the text encoders, tokenizers, VAE and scheduler."
+        )
+    if (found := _index(beside)["_class_name"]) != kind:
+        raise ModelLoadError(f"{beside} is the folder of a {found}, but the checkpoint in it is a {kind}'s.")
+    network = getattr(diffusers, DENOISERS[kind])
     try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelLoadError(f"{path} is not a readable safetensors file: {error}") from error
-    if any(".lora_" in name or name.startswith("lora_") for name in names):
-        raise ModelLoadError(f"{path} is an adapter (LoRA or membrane), not a model: give the model it belongs to.")
-    if not any(name.startswith("model.diffusion_model.input_blocks.") for name in names):
-        raise ModelLoadError(f"{path} holds no Stable Diffusion denoiser: it is no checkpoint of SD1, SD2 or SDXL.")
-    if not any(name.startswith(("cond_stage_model.", "conditioner.")) for name in names):
-        raise ModelLoadError(f"{path} holds a denoiser but no text encoder: a whole checkpoint is needed.")
-    return PIPELINES[any(name.startswith("conditioner.") for name in names)]
+        denoiser = network.from_single_file(str(path), config=str(beside), subfolder="transformer", dtype=dtype)
+    except Exception as error:
+        raise ModelLoadError(
+            f"{path} could not be loaded by the configuration in {beside / 'transformer'}: {_first_line(error)}"
+        ) from error
+    if lacking := [name for name, weight in denoiser.named_parameters() if weight.is_meta]:
+        raise ModelLoadError(
+            f"{path} is not all of the denoiser: it has no {lacking[0]}, and {len(lacking)} are missing."
+        )
+    return _from_folder(beside, dtype, transformer=denoiser)
 
 
 def _nothing_there(name: str, path: Path) -> str:

@@ -55,7 +55,7 @@ class QwenImage(SquaredFlow):
             encoder_hidden_states=features.hidden_BTC.to(x_BCHW),
             img_shapes=[[(1, height // 2, width // 2)]] * count,
             return_dict=False,
-            **features.condition,
+            **{name: value.to(x_BCHW.device) for name, value in features.condition.items()},
         )[0]
         return out_of_squares(found, x_BCHW.shape)
 
