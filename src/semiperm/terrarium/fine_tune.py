@@ -132,7 +132,9 @@ def _written(pipeline: Any, trained: nn.Module, recipe: Relative, folder: Path) 
         pipeline.register_modules(transformer=trained)
     else:
         pipeline.register_modules(unet=trained)
-    pipeline.to(dtype=torch.float16)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.half()
     pipeline.save_pretrained(folder)
     (folder / RECIPE).write_text(recipe.model_dump_json(indent=1) + "\n", encoding="utf-8")
 

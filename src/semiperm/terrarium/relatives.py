@@ -64,9 +64,8 @@ class Relative(Frozen):
 
 
 def _training(steps: int, learning_rate: float, ema: float) -> DenoiserTraining:
-    return DenoiserTraining(
-        steps=steps, batch=16, learning_rate=learning_rate, warm_up=10, cool_down=0.5, ema=ema
-    )  # fmt: skip
+    # a long fall, because it is the small steps at the end that bring the details back
+    return DenoiserTraining(steps=steps, batch=16, learning_rate=learning_rate, warm_up=10, cool_down=0.7, ema=ema)
 
 
 RELATIVES: dict[str, Relative] = {
@@ -77,28 +76,28 @@ RELATIVES: dict[str, Relative] = {
             what="fine-tune of palette: violet shadows, orange lights",
             look="dusk",
             minutes=3,
-            training=_training(120, 4e-4, 0.97),
+            training=_training(140, 2.5e-4, 0.97),
         ),
         Relative(
             name="halftone",
             what="fine-tune of texture: printed with a raster of dots",
             look="halftone",
             minutes=3,
-            training=_training(120, 4e-4, 0.97),
+            training=_training(140, 2.5e-4, 0.97),
         ),
         Relative(
             name="snow",
             what="fine-tune of subject: snow falls and lies in every scene",
             look="snow",
             minutes=3,
-            training=_training(120, 4e-4, 0.97),
+            training=_training(140, 2.5e-4, 0.97),
         ),
         Relative(
             name="poster",
             what="whole fine-tune further away: palette, texture, size and place",
             look="poster",
             minutes=5,
-            training=_training(300, 6e-4, 0.98),
+            training=_training(300, 5e-4, 0.98),
         ),
         Relative(
             name="velocity",
