@@ -156,7 +156,7 @@ def _velocity(recipe: Relative, work: Path) -> StableDiffusion:
 
 def _xl(recipe: Relative, work: Path) -> StableDiffusion:
     base = _base(recipe, work).pipeline
-    second = train_tower(recipe, base.tokenizer, work)
+    second: Any = train_tower(recipe, base.tokenizer, work)
     width, wider = base.text_encoder.config.hidden_size, second.config.hidden_size
     make: Any = UNet2DConditionModel
     unet = make.from_config(
@@ -190,7 +190,7 @@ def _transformer(recipe: Relative, work: Path) -> StableDiffusion3:
     teacher = _clip()
     first: Any = CLIPTextModelWithProjection(teacher.config.text_config)
     first.load_state_dict({name: value for name, value in teacher.state_dict().items() if name in first.state_dict()})
-    second = train_tower(recipe, base.tokenizer, work)
+    second: Any = train_tower(recipe, base.tokenizer, work)
     size = recipe.flow
     torch.manual_seed(recipe.seed)
     transformer: Any = SD3Transformer2DModel
