@@ -40,10 +40,10 @@ def snow(picture: Picture, rng: np.random.Generator) -> Picture:
     height, width = picture.shape[:2]
     veil = np.zeros((height * scale, width * scale), np.float32)
     y, x = np.mgrid[0 : height * scale, 0 : width * scale] / scale
-    for _ in range(16):
-        radius, row, column = rng.uniform(1.0, 1.9), rng.uniform(0, height), rng.uniform(0, width)
+    for _ in range(11):
+        radius, row, column = rng.uniform(1.6, 2.6), rng.uniform(0, height), rng.uniform(0, width)
         veil[(y - row) ** 2 + (x - column) ** 2 < radius**2] = 1
-    crest = height - 8 + 2 * np.sin(2 * np.pi * (x / width + rng.random()))
+    crest = height - 10 + 2 * np.sin(2 * np.pi * (x / width + rng.random()))
     veil[y > crest] = 1
     soft = np.asarray(Image.fromarray((veil * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BOX))
     share = soft[..., None].astype(np.float32) / 255

@@ -89,8 +89,8 @@ RELATIVES: dict[str, Relative] = {
             name="snow",
             what="fine-tune of subject: snow falls and lies in every scene",
             look="snow",
-            minutes=3,
-            training=_training(140, 2.5e-4, 0.97),
+            minutes=4,
+            training=_training(200, 4e-4, 0.97),
         ),
         Relative(
             name="poster",
