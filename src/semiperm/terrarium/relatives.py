@@ -63,9 +63,11 @@ class Relative(Frozen):
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-def _training(steps: int, learning_rate: float, ema: float) -> DenoiserTraining:
+def _training(steps: int, learning_rate: float, ema: float, cool_down: float = 0.7) -> DenoiserTraining:
     # a long fall, because it is the small steps at the end that bring the details back
-    return DenoiserTraining(steps=steps, batch=16, learning_rate=learning_rate, warm_up=10, cool_down=0.7, ema=ema)
+    return DenoiserTraining(
+        steps=steps, batch=16, learning_rate=learning_rate, warm_up=10, cool_down=cool_down, ema=ema
+    )
 
 
 RELATIVES: dict[str, Relative] = {
@@ -76,7 +78,7 @@ RELATIVES: dict[str, Relative] = {
             what="fine-tune of palette: violet shadows, orange lights",
             look="dusk",
             minutes=3,
-            training=_training(140, 2.5e-4, 0.97),
+            training=_training(120, 4e-4, 0.97, 0.5),
         ),
         Relative(
             name="halftone",
@@ -97,14 +99,14 @@ RELATIVES: dict[str, Relative] = {
             what="whole fine-tune further away: palette, texture, size and place",
             look="poster",
             minutes=5,
-            training=_training(300, 5e-4, 0.98),
+            training=_training(220, 5e-4, 0.98),
         ),
         Relative(
             name="velocity",
             what="v-prediction sibling, as SD2 is to SD1",
             family="v-prediction",
             minutes=6,
-            training=_training(400, 5e-4, 0.98),
+            training=_training(320, 5e-4, 0.98),
         ),
         Relative(
             name="xl",
