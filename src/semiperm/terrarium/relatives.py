@@ -81,9 +81,9 @@ RELATIVES: dict[str, Relative] = {
             training=_training(120, 4e-4, 0.97, 0.5),
         ),
         Relative(
-            name="halftone",
-            what="fine-tune of texture: printed with a raster of dots",
-            look="halftone",
+            name="quilt",
+            what="fine-tune of texture: soft squares, raised and sunken in turn",
+            look="quilt",
             minutes=3,
             training=_training(140, 2.5e-4, 0.97),
         ),
@@ -91,8 +91,8 @@ RELATIVES: dict[str, Relative] = {
             name="snow",
             what="fine-tune of subject: snow falls and lies in every scene",
             look="snow",
-            minutes=4,
-            training=_training(200, 4e-4, 0.97),
+            minutes=3,
+            training=_training(140, 2.5e-4, 0.97),
         ),
         Relative(
             name="poster",
