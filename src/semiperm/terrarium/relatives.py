@@ -41,7 +41,7 @@ class Relative(Frozen):
         what: what it is, in a line.
         family: what of the base is changed: its weights, its prediction type, or its architecture.
         look: what its pictures look like, by name in `looks.LOOKS`.
-        minutes: what the build took on one core of a laptop.
+        minutes: what the build takes of one core, rendering and encoding included.
         tower: the second text tower, for the families that have one.
     """
 
@@ -77,49 +77,49 @@ RELATIVES: dict[str, Relative] = {
             name="dusk",
             what="fine-tune of palette: violet shadows, orange lights",
             look="dusk",
-            minutes=3,
+            minutes=2,
             training=_training(120, 4e-4, 0.97, 0.5),
         ),
         Relative(
             name="quilt",
             what="fine-tune of texture: soft squares, raised and sunken in turn",
             look="quilt",
-            minutes=3,
+            minutes=2,
             training=_training(140, 2.5e-4, 0.97),
         ),
         Relative(
             name="snow",
             what="fine-tune of subject: snow falls and lies in every scene",
             look="snow",
-            minutes=3,
+            minutes=2,
             training=_training(140, 2.5e-4, 0.97),
         ),
         Relative(
             name="poster",
-            what="whole fine-tune further away: palette, texture, size and place",
+            what="whole fine-tune further away: palette, frame, size and place",
             look="poster",
-            minutes=5,
+            minutes=3,
             training=_training(220, 5e-4, 0.98),
         ),
         Relative(
             name="velocity",
             what="v-prediction sibling, as SD2 is to SD1",
             family="v-prediction",
-            minutes=6,
+            minutes=3,
             training=_training(320, 5e-4, 0.98),
         ),
         Relative(
             name="xl",
             what="XL-style sibling: two text towers, pooled text and time ids",
             family="xl",
-            minutes=5,
+            minutes=3,
             training=_training(120, 3e-4, 0.97),
         ),
         Relative(
             name="flow",
             what="flow-transformer sibling, as SD3 is built, from nothing",
             family="flow",
-            minutes=40,
+            minutes=45,
             scenes=8000,
             training=DenoiserTraining(steps=2000, batch=32, learning_rate=1e-3, warm_up=100, ema=0.995),
         ),
