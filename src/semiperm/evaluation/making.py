@@ -28,9 +28,10 @@ def maker(model: DiffusionModel, folder: Path) -> Callable[..., Membrane]:
         told = json.dumps([concept.model_dump(), settings.model_dump()], sort_keys=True)
         where = folder if on is None or on is model else folder / slug(on.name)
         path = where / f"{concept.slug}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
-        if path.exists():
-            return load(path)
-        return erase(on or model, concept, settings, out=path, resume=beside(path).exists())
+        if not path.exists():
+            erase(on or model, concept, settings, out=path, resume=beside(path).exists())
+        # as the file has it, whose gate is rounded: or else a run that goes on would take it for another membrane
+        return load(path)
 
     return make
 
