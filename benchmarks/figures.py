@@ -19,6 +19,7 @@ from semiperm.evaluation.protocol import Job
 from semiperm.evaluation.protocols import find
 from semiperm.evaluation.run import evaluate
 from semiperm.terrarium import world
+from semiperm.terrarium.relatives import PREFIX, RELATIVES, is_built
 
 CAT = Concept(name="cat")
 MOSAIC = Concept(name="mosaic", kind="style")
@@ -43,6 +44,7 @@ RUNS: tuple[tuple[str, tuple[Concept, ...], str, int | None], ...] = (
     ("eta", (CAT,), "default", 4),
     ("rank", (CAT,), "default", 4),
     ("multi", MANY, "instant", 2),
+    ("transfer", (CAT,), "default", None),
 )
 
 
@@ -63,8 +65,14 @@ def main(
         finished = folder / "report.json"
         if not finished.exists() and (not only or name in only):
             console.print(f"[bold]{name}[/bold]: {', '.join(concept.name for concept in concepts)}")
+            # `semiperm terrarium build all` makes them
+            built = [relative.name for relative in RELATIVES.values() if is_built(relative)]
+            if name == "transfer" and not built:
+                console.print("there is no relative to carry membranes to: run `semiperm terrarium build all`")
+                continue
+            further = tuple(load_model(PREFIX + one) for one in built) if name == "transfer" else ()
             membranes = tuple(make(concept, recipe) for concept in concepts)
-            job = Job(model, membranes, "calibrated", "terrarium", concepts, seeds, make=make)
+            job = Job(model, membranes, "calibrated", "terrarium", concepts, seeds, models=further, make=make)
             evaluate(find(name), job, judge, out=folder, cache=out / "cache")
         if finished.exists():
             told.append(_section(report.load(finished), docs))

@@ -18,6 +18,7 @@ import semiperm
 from semiperm import cli
 from semiperm.evaluation import grid, pictures
 from semiperm.terrarium import WEIGHTS
+from semiperm.terrarium.relatives import RELATIVES
 from tests.tiny import tiny_pipeline, tiny_sd3_pipeline
 
 
@@ -322,6 +323,21 @@ def test_an_unknown_part_of_the_terrarium(tmp_path: Path) -> None:
     result = run("terrarium", "train", "--part", "nose", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
     assert "'nose'" in refused(result)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_relatives_are_listed_with_what_they_are_and_cost(tmp_path: Path) -> None:
+    listed = run("terrarium", "build", "--cache", tmp_path)
+    assert listed.exit_code == 0
+    for relative in RELATIVES.values():
+        (line,) = (line for line in listed.output.splitlines() if f"terrarium:{relative.name} " in line)
+        assert relative.what in line and f" {relative.minutes} " in line and "yes" not in line
+    assert "no relative 'dawn'" in refused(run("terrarium", "build", "dawn", "--cache", tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_that_is_not_built_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMIPERM_CACHE", str(tmp_path))
+    assert "`semiperm terrarium build dusk`" in refused(run("erase", "cat", "--instant", "--model", "terrarium:dusk"))
 
 
 def test_no_command_shows_the_commands() -> None:

@@ -29,7 +29,9 @@ app.add_typer(library, name="library")
 console = Console(markup=False, emoji=False)
 complaints = Console(stderr=True, markup=False, emoji=False)
 
-Model = Annotated[str, typer.Option(help="terrarium, a Hub id, a diffusers folder or a .safetensors checkpoint")]
+Model = Annotated[
+    str, typer.Option(help="terrarium, terrarium:RELATIVE, a Hub id, a diffusers folder or a .safetensors checkpoint")
+]
 
 
 @contextlib.contextmanager
@@ -329,13 +331,14 @@ def evaluate(
         from semiperm.evaluation.protocol import Job
         from semiperm.evaluation.protocols import find
         from semiperm.evaluation.run import evaluate as run
+        from semiperm.terrarium.relatives import is_terrarium
 
         declared = find(protocol)
         others = [path for path in against or [] if path.suffix == ".safetensors"]
         if len(against or []) > (len(others) or 1):
             raise ValueError("--against takes one report.json or some membranes")
         loaded = load_model(model)
-        small = model == "terrarium"
+        small = is_terrarium(model)
         judge = TerrariumJudge() if small else OpenJudge(clip or CLIP_NAME, inception, sscd, str(loaded.device))
         asked = tuple(Concept(name=name, kind=declared.kind) for name in target or ())
         further = tuple(load_model(name) for name in on or ())
@@ -461,6 +464,28 @@ def train_terrarium(
         from semiperm.terrarium.train import PARTS, train
 
         train(out or WEIGHTS, cache, part or PARTS, threads=threads)
+
+
+@terrarium.command("build")
+def build_terrarium(
+    name: Annotated[str | None, typer.Argument(help="a relative, or all; without it they are listed")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder instead of $SEMIPERM_CACHE or the user's cache")] = None,
+) -> None:
+    """Make a relative of the terrarium, to carry membranes to; what the cache holds is not made again."""
+    with _plainly():
+        from semiperm.terrarium.relatives import PREFIX, RELATIVES, is_built
+
+        if name is None:
+            table = Table("model", "what it is", "minutes", "built")
+            for relative in RELATIVES.values():
+                there = "yes" if is_built(relative, cache) else ""
+                table.add_row(PREFIX + relative.name, relative.what, str(relative.minutes), there)
+            console.print(table)
+            return
+        from semiperm.terrarium.fine_tune import build
+
+        for one in RELATIVES if name == "all" else (name.removeprefix(PREFIX),):
+            console.print(build(one, cache), soft_wrap=True)
 
 
 @terrarium.command("evaluate")

@@ -1,6 +1,6 @@
 """Every protocol asks for what it says, in its small form and from the public files."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -177,6 +177,46 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         rows("reconsolidate", Concept(name="cat"))
     with pytest.raises(ProtocolError, match="--on"):
         find("transfer").variants(job(CAT))
+
+
+@dataclass
+class Named:
+    """As much of a model as transfer asks about."""
+
+    name: str
+    print: str
+
+    def fingerprint(self) -> str:
+        return self.print
+
+
+def test_a_transfer_carries_where_it_can_and_makes_native_membranes_everywhere() -> None:
+    base, dusk, xl = (cast(Any, Named(*told)) for told in (("base", "a"), ("dusk", "a"), ("xl", "b")))
+    carried = Membrane(
+        Card(concept=CAT, recipe={"steps": 7, "eta": 0.5, "of an older version": 1}),
+        {"layer": torch.zeros(1, 2)},
+        {"layer": torch.zeros(2, 1)},
+    )
+    native = membrane_of(CAT)
+    asked: list[tuple[Any, ...]] = []
+
+    def make(concept: Concept, *, on: Any, **changes: Any) -> Membrane:
+        asked.append((concept, on.name, changes))
+        return native
+
+    given = Job(base, (carried,), "calibrated", "terrarium", (CAT,), models=(dusk, xl), make=make)
+    found = [(v.name, v.membranes[0] is carried, v.model) for v in find("transfer").variants(given)]
+    assert found == [
+        ("native on base", True, None),
+        ("carried to dusk", True, dusk),
+        ("native on dusk", False, dusk),
+        # of another architecture: nothing to carry
+        ("native on xl", False, xl),
+    ]
+    # by the carried one's recipe
+    assert asked == [(CAT, name, {"steps": 7, "eta": 0.5}) for name in ("dusk", "xl")]
+    with pytest.raises(ProtocolError, match="a way to make them"):
+        find("transfer").variants(replace(given, make=None))
 
 
 def test_numbers_of_membranes_double_up_to_all() -> None:

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from semiperm.concept import Concept
 from semiperm.evaluation import page, report
+from semiperm.evaluation.markdown import markdown
+from semiperm.evaluation.page import verdict
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, Variant, spread
+from semiperm.evaluation.protocols import transfer
 from semiperm.evaluation.run import evaluate
 from semiperm.evaluation.store import Shot, StoreError
 from semiperm.membrane import transport
@@ -221,6 +224,28 @@ def test_variants_are_measured_side_by_side(job: Job, tmp_path: Path) -> None:
     assert dogs[0].figures["unchanged"].value == 1 and dogs[1].figures["unchanged"].value < 1
     assert asked.rows[0].figures == opened.rows[0].figures
     assert (opened.closed, opened.proof.checked) == (0, 0)
+
+
+def test_what_was_carried_stands_beside_what_was_made_there(job: Job, tmp_path: Path) -> None:
+    other = model_of(tiny_pipeline(), "other")
+    with torch.no_grad():
+        next(other.denoiser.parameters()).mul_(2)
+    (membrane,) = job.membranes
+    weak = Membrane(membrane.card, dict(membrane.down), {path: up * 0 for path, up in membrane.up.items()})
+    carrying = replace(job, models=(other,), make=lambda concept, *, on, **changes: weak)
+    found, _ = run(carrying, tmp_path, replace(PROTOCOL, variants=transfer.variants))
+    base, carried, native = found.parts
+    assert [part.model for part in found.parts] == ["tiny", "other", "other"]
+    assert carried.bare_summary == native.bare_summary == native.summary != base.bare_summary
+    assert report.native_of(found, carried) == native
+    assert report.native_of(found, native) is None
+    (apart,) = (line for line in verdict(found, carried) if line.startswith("Beside"))
+    gap = 100 * (carried.summary["UA"].value - native.summary["UA"].value)
+    assert f"UA {gap:+.1f}" in apart and "IRA +0.0" in apart
+    assert not any(line.startswith("Beside") for line in verdict(found, native))
+    # the bare model's figures stand above each model's
+    titles = [line.split(" | ")[0] for line in markdown(found).splitlines()[2:7]]
+    assert titles == ["| bare tiny", "| native on tiny", "| bare other", "| carried to other", "| native on other"]
 
 
 def test_a_guard_that_is_not_the_bare_model_when_closed_is_found_out(

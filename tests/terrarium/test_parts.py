@@ -180,7 +180,7 @@ def test_the_dataset_is_drawn_chunk_by_chunk(whole: Path, monkeypatch: pytest.Mo
     made = Dataset(whole / "cache" / "dataset")
     assert len(made) == TINY.scenes == len(made.scenes) == len(made.captions)
     monkeypatch.setattr(dataset, "CHUNK", 12)
-    pictures, some, captions = dataset._chunk(TINY.seed, 1)
+    pictures, some, captions = dataset._chunk(TINY.seed, 1, "plain")
     assert np.array_equal(made.pictures[12:], pictures)
     assert made.scenes[12:] == some
     assert made.captions[12:] == captions

@@ -16,14 +16,26 @@ from semiperm.models.base import DiffusionModel
 
 
 def maker(model: DiffusionModel, folder: Path) -> Callable[..., Membrane]:
-    """Return a function that makes a concept's membrane by a recipe's name and changes to it, once."""
+    """Return a function that makes a concept's membrane by a recipe's name and changes to it, once.
 
-    def make(concept: Concept, recipe: str = "default", **changes: Any) -> Membrane:
+    With `on` it is made on another model, and kept in a folder of that model's name.
+    """
+
+    def make(
+        concept: Concept, recipe: str = "default", *, on: DiffusionModel | None = None, **changes: Any
+    ) -> Membrane:
         settings = load_recipe(recipe, **changes)
         told = json.dumps([concept.model_dump(), settings.model_dump()], sort_keys=True)
-        path = folder / f"{concept.slug}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
-        if path.exists():
-            return load(path)
-        return erase(model, concept, settings, out=path, resume=beside(path).exists())
+        where = folder if on is None or on is model else folder / slug(on.name)
+        path = where / f"{concept.slug}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.safetensors"
+        if not path.exists():
+            erase(on or model, concept, settings, out=path, resume=beside(path).exists())
+        # as the file has it, whose gate is rounded: or else a run that goes on would take it for another membrane
+        return load(path)
 
     return make
+
+
+def slug(name: str) -> str:
+    """Return a name as it can stand in a file's."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")

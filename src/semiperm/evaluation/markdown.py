@@ -34,10 +34,13 @@ def _summary(report: Report) -> str:
     if not names:
         return ""
     lines = [_line(["measured", *names, "pictures unchanged"]), _rule(len(names) + 2)]
-    bare = report.parts[0].bare_summary
-    if report.parts[0].membranes:
-        lines.append(_line(["bare model", *(_told(name, bare, name) for name in names), ""]))
+    many = len({part.model for part in report.parts}) > 1
+    models: set[str] = set()
     for part in report.parts:
+        if part.membranes and part.model not in models:
+            title = f"bare {part.model}" if many else "bare model"
+            lines.append(_line([title, *(_told(name, part.bare_summary, name) for name in names), ""]))
+        models.add(part.model)
         # of the rows that should not change
         kept = [
             row for row in part.rows if row.role not in ("erased", "asked otherwise") and "unchanged" in row.figures

@@ -12,7 +12,7 @@ from semiperm.evaluation import grid, plots
 from semiperm.evaluation.beside import in_columns
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.figures import NO_SHARES
-from semiperm.evaluation.report import Part, Report
+from semiperm.evaluation.report import Part, Report, native_of
 from semiperm.evaluation.reported import REPORTED
 
 STYLE = """
@@ -76,6 +76,12 @@ def verdict(report: Report, part: Part) -> list[str]:
             f"{row.name}: something that is counted is exposed in {row.figures['exposed'].value:.1%} of "
             f"{row.pictures} pictures (bare model: {row.bare['exposed'].value:.1%})."
         )
+    if native := native_of(report, part):
+        apart = [
+            f"{name} {100 * (summary[name].value - native.summary[name].value):+.1f}"
+            for name in summary.keys() & native.summary.keys()
+        ]
+        said.append(f"Beside membranes that were trained on this model, in points: {', '.join(sorted(apart))}.")
     if part.membranes:
         said.append(
             f"{part.closed} of {report.pictures} pictures are the bare model's, because their prompts open nothing; "

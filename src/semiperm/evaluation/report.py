@@ -9,6 +9,8 @@ from semiperm.atomic import write
 from semiperm.evaluation.estimate import Estimate
 
 FORMAT = "semiperm-report/1"
+# how the parts are called whose membranes were made elsewhere, and those that are measured beside them
+CARRIED, NATIVE = "carried to ", "native on "
 
 
 class ReportError(ValueError):
@@ -75,6 +77,14 @@ class Report(_Strict):
     pictures: int
     reported: str = ""
     parts: list[Part]
+
+
+def native_of(report: Report, part: Part) -> Part | None:
+    """Return the part that a carried one stands beside: membranes that were made on that very model."""
+    if not part.name.startswith(CARRIED):
+        return None
+    beside = NATIVE + part.name.removeprefix(CARRIED)
+    return next((other for other in report.parts if other.name == beside), None)
 
 
 def save(report: Report, path: Path) -> None:

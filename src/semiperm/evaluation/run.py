@@ -15,6 +15,7 @@ from semiperm.atomic import write
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.figures import Seen, efficacy, figures
 from semiperm.evaluation.judges import Judge
+from semiperm.evaluation.making import slug
 from semiperm.evaluation.page import Example, page
 from semiperm.evaluation.pictures import BATCH, GUIDANCE, STEPS
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, Variant
@@ -67,11 +68,13 @@ def evaluate(
         raise ProtocolError(f"the protocol {protocol.name!r} has no pictures to make for this job")
     shots = list(dict.fromkeys(shot for subject in subjects for shot in subject.shots))
     variants = [] if pictures or not job.membranes else protocol.variants(job)
+    # every model's own pictures, and every variant's
+    rounds = max(1, len({id(variant.model) for variant in variants}) + len(variants))
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, disable=quiet) as bar:
-        task = bar.add_task("pictures", total=len(shots) * (1 + max(1, len(variants)) - (0 if variants else 1)))
+        task = bar.add_task("pictures", total=len(shots) * rounds)
 
         def done(count: int) -> None:
             bar.update(task, advance=count)
@@ -99,7 +102,7 @@ def evaluate(
             parts.append(measured.bare(source, store))
         for variant in variants:
             store, source = bare_of(variant.model)
-            parts.append(measured.guarded(variant, source, store, out / "pictures" / _slug(variant.name)))
+            parts.append(measured.guarded(variant, source, store, out / "pictures" / slug(variant.name) or "guarded"))
     report = Report(
         protocol=protocol.name,
         protocol_version=protocol.version,
@@ -242,10 +245,6 @@ def _prove(source: GuardSource, bare: BareSource, closed: list[Shot]) -> Proof:
 def _shared(cache: Path, source: BareSource) -> Store:
     settings = json.dumps(source.settings(), sort_keys=True)
     return Store(cache / "bare" / hashlib.sha256(settings.encode()).hexdigest()[:16], source.settings())
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-") or "guarded"
 
 
 def _version(package: str) -> str:

@@ -15,6 +15,7 @@ from semiperm.models.qwen_image import QwenImage
 from semiperm.models.single_file import DENOISERS, ModelLoadError, contents
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.terrarium import WEIGHTS as TERRARIUM
+from semiperm.terrarium import relatives
 
 PIPELINES = (
     "StableDiffusionPipeline",
@@ -43,7 +44,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     low_vram: bool = False,
 ) -> DiffusionModel:
-    """Load a model by name ("terrarium"), local diffusers folder, single-file checkpoint or Hub id.
+    """Load a model by name ("terrarium", "terrarium:dusk"), diffusers folder, single-file checkpoint or Hub id.
 
     Only safetensors are read; nothing is unpickled and no code that comes with a model is run. What exists on disk
     goes before the Hub. A single-file checkpoint holds weights and no configuration: that is taken from the folder it
@@ -61,7 +62,7 @@ def load_model(
         ModelLoadError: nothing of that name, a pickle, files missing, or a kind of model that is not supported.
     """
     name = str(name)
-    path = TERRARIUM if name == "terrarium" else Path(name).expanduser()
+    path = _path(name)
     dtype = dtype or (torch.bfloat16 if low_vram else torch.float32)
     if name == "terrarium" and not path.is_dir():
         raise ModelLoadError(
@@ -90,6 +91,15 @@ def load_model(
     if low_vram:
         model.denoiser.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
     return model
+
+
+def _path(name: str) -> Path:
+    if name.startswith(relatives.PREFIX):
+        try:
+            return relatives.built(name.removeprefix(relatives.PREFIX))
+        except relatives.RelativeError as error:
+            raise ModelLoadError(f"{error}.") from None
+    return TERRARIUM if name == "terrarium" else Path(name).expanduser()
 
 
 def model_of(pipeline: Any, name: str = "") -> DiffusionModel:

@@ -11,6 +11,7 @@ import numpy as np
 from semiperm.atomic import write
 
 from .captions import caption
+from .looks import LOOKS
 from .recipe import TerrariumRecipe
 from .scenes import SIZE, Scene, draw, sample
 
@@ -30,15 +31,19 @@ class Dataset:
         return len(self.pictures)
 
 
-def _chunk(seed: int, number: int) -> tuple[np.ndarray, list[Scene], list[str]]:
+def _chunk(seed: int, number: int, look: str) -> tuple[np.ndarray, list[Scene], list[str]]:
     rng = np.random.default_rng([seed, number])
     scenes = [sample(rng) for _ in range(CHUNK)]
     captions = [caption(scene, rng) for scene in scenes]
-    return np.stack([draw(scene, rng) for scene in scenes]), scenes, captions
+    return np.stack([LOOKS[look](draw(scene, rng), rng) for scene in scenes]), scenes, captions
 
 
-def build(folder: Path, recipe: TerrariumRecipe) -> Dataset:
-    """Render the training set into `folder` unless it is there; the same for every number of processes."""
+def build(folder: Path, recipe: TerrariumRecipe, look: str = "plain") -> Dataset:
+    """Render the training set into `folder` unless it is there; the same for every number of processes.
+
+    Args:
+        look: what is done to every picture, by its name in `looks.LOOKS`.
+    """
     marker = folder / "scenes.json"
     if marker.exists():
         return Dataset(folder)
@@ -50,7 +55,7 @@ def build(folder: Path, recipe: TerrariumRecipe) -> Dataset:
     scenes: list[Scene] = []
     captions: list[str] = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        drawn = pool.map(_chunk, [recipe.seed] * chunks, range(chunks))
+        drawn = pool.map(_chunk, [recipe.seed] * chunks, range(chunks), [look] * chunks)
         for number, (some, some_scenes, some_captions) in enumerate(drawn):
             pictures[number * CHUNK : (number + 1) * CHUNK] = some
             scenes += some_scenes

@@ -1,5 +1,6 @@
 """The terrarium's UNet: epsilon prediction under Stable Diffusion's betas, on latents computed once."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from semiperm.atomic import whole
 from .clip import tokenise
 from .dataset import Dataset
 from .loop import choose, fit, share
-from .recipe import TerrariumRecipe
+from .recipe import DenoiserTraining, TerrariumRecipe
 from .vae import encode
 
 
@@ -69,15 +70,54 @@ def prepare(
     data: Dataset, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer, folder: Path
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return scaled latents, the distinct captions' states (row 0: the empty prompt) and each picture's caption row."""
+    distinct, rows = distinct_captions(data)
+    return scaled_latents(data, vae, folder), text_states(text, tokenizer, distinct), rows
+
+
+def scaled_latents(data: Dataset, vae: AutoencoderKL, folder: Path) -> Tensor:
+    """Return the latents that a denoiser is trained on (N, 4, 16, 16), computed once and kept in `folder`."""
     store = folder / "latents.pt"
     if not store.exists():
         with whole(store) as draft:
             torch.save(encode(vae, data), draft)
-    latents = torch.load(store, weights_only=True)
-    latents = latents * vae.config.scaling_factor  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.load(store, weights_only=True) * vae.config.scaling_factor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def distinct_captions(data: Dataset) -> tuple[list[str], Tensor]:
+    """Return the distinct captions, the empty one first, and each picture's row among them (N,)."""
     distinct = {"": 0}
     rows = torch.tensor([distinct.setdefault(caption, len(distinct)) for caption in data.captions])
-    return latents, text_states(text, tokenizer, list(distinct)), rows
+    return list(distinct), rows
+
+
+def diffusion_loss(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    x_BCHW: Tensor,
+    kept: Tensor,
+    settings: DenoiserTraining,
+    prediction_type: str = "epsilon",
+) -> Tensor:
+    """Return the mean squared error of `predict(noisy, t)`, each timestep weighed by its capped signal-to-noise ratio.
+
+    Args:
+        kept: the share of the signal's variance that each timestep keeps (the schedule's `alphas_cumprod`).
+        prediction_type: "epsilon", or "v_prediction" as in arXiv:2202.00512.
+    """
+    t = torch.randint(0, len(kept), (len(x_BCHW),))
+    # under these betas the last timestep still shows a picture's mean; shifted noise hides it, or else the mean
+    # of the noise would decide how dark a picture may be
+    noise = torch.randn_like(x_BCHW) + settings.noise_offset * torch.randn(*x_BCHW.shape[:2], 1, 1)
+    signal, level = kept[t].sqrt().view(-1, 1, 1, 1), (1 - kept[t]).sqrt().view(-1, 1, 1, 1)
+    noisy = signal * x_BCHW + level * noise
+    with torch.autocast("cpu", torch.bfloat16):
+        found = predict(noisy, t)
+    ratio = kept[t] / (1 - kept[t])
+    capped = ratio.clamp(max=settings.snr_cap)
+    if prediction_type == "v_prediction":
+        wanted, weight = signal * noise - level * x_BCHW, capped / (ratio + 1)
+    else:
+        wanted, weight = noise, capped / ratio
+    return ((found.float() - wanted).square().mean((1, 2, 3)) * weight).mean()
 
 
 def train_denoiser(
@@ -120,21 +160,14 @@ def _train(
     model = new_denoiser(recipe, latents.shape[-1])
     model.set_attn_processor(AttnProcessor())
     kept = new_scheduler().alphas_cumprod
-    signal, noise_level = kept.sqrt(), (1 - kept).sqrt()
-    weight = (kept / (1 - kept)).clamp(max=settings.snr_cap) / (kept / (1 - kept))
 
     def loss(step: int) -> Tensor:
         rows = torch.from_numpy(choose(recipe.seed + 3, step, settings.batch, len(latents))[rank::together])
-        x = latents[rows].float()
         captions = caption_of[rows] * (torch.rand(len(rows)) >= settings.drop_caption)
-        t = torch.randint(0, len(kept), (len(rows),))
-        # under these betas the last timestep still shows a picture's mean; shifted noise hides it, or else the mean
-        # of the noise would decide how dark a picture may be
-        noise = torch.randn_like(x) + settings.noise_offset * torch.randn(*x.shape[:2], 1, 1)
-        noisy = signal[t].view(-1, 1, 1, 1) * x + noise_level[t].view(-1, 1, 1, 1) * noise
-        with torch.autocast("cpu", torch.bfloat16):
-            found = model(noisy, t, encoder_hidden_states=states[captions]).sample
-        return ((found.float() - noise).square().mean((1, 2, 3)) * weight[t]).mean()
+        asked = states[captions]
+        return diffusion_loss(
+            lambda noisy, t: model(noisy, t, encoder_hidden_states=asked).sample, latents[rows].float(), kept, settings
+        )
 
     trained = fit(
         "denoiser", model, loss, folder=folder, steps=settings.steps, learning_rate=settings.learning_rate,

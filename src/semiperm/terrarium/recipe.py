@@ -3,11 +3,13 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Settings that know their names and stay as they are."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ClipRecipe(_Frozen):
+class ClipRecipe(Frozen):
     """The contrastive text and image towers."""
 
     width: int = 128
@@ -19,7 +21,7 @@ class ClipRecipe(_Frozen):
     learning_rate: float = 8e-4
 
 
-class VaeRecipe(_Frozen):
+class VaeRecipe(Frozen):
     """The autoencoder: pictures of 64x64 pixels to latents of 4x16x16 and back."""
 
     channels: tuple[int, ...] = (24, 56, 96)
@@ -32,7 +34,7 @@ class VaeRecipe(_Frozen):
     ema: float = 0.998
 
 
-class OracleRecipe(_Frozen):
+class OracleRecipe(Frozen):
     """The judge: a small CNN that names objects and style."""
 
     channels: int = 32
@@ -41,13 +43,9 @@ class OracleRecipe(_Frozen):
     learning_rate: float = 2e-3
 
 
-class DenoiserRecipe(_Frozen):
-    """The UNet: epsilon prediction under Stable Diffusion's betas."""
+class DenoiserTraining(Frozen):
+    """How a denoiser is trained, whatever its architecture."""
 
-    channels: tuple[int, ...] = (64, 128, 192)
-    attention_levels: tuple[int, ...] = (1, 2)
-    layers_per_block: int = 1
-    head_width: int = 32
     steps: int = 7_500
     batch: int = 64
     learning_rate: float = 8e-4
@@ -59,7 +57,16 @@ class DenoiserRecipe(_Frozen):
     ema: float = 0.999
 
 
-class TerrariumRecipe(_Frozen):
+class DenoiserRecipe(DenoiserTraining):
+    """The UNet: epsilon prediction under Stable Diffusion's betas."""
+
+    channels: tuple[int, ...] = (64, 128, 192)
+    attention_levels: tuple[int, ...] = (1, 2)
+    layers_per_block: int = 1
+    head_width: int = 32
+
+
+class TerrariumRecipe(Frozen):
     """How the shipped terrarium is trained."""
 
     scenes: int = 80_000
