@@ -1,7 +1,7 @@
 """What an erasure did on the terrarium: is the target gone, is everything else still there?"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -211,7 +211,7 @@ def measure(
         if other_words:
             figures["other words, calibrated"] = bench.share(guarded, other_words)
         if pairs:
-            figures["kept beside, calibrated"] = bench.kept(guarded, pairs)
+            figures |= _in_pairs(bench, guarded, concept, pairs, "calibrated")
         column = [m.card.concept.name for m in membranes].index(concept.name)
         ordinary = ordinary_prompts(concept)
         gamma_BK = guarded.permeability(ordinary).gamma_BK
@@ -229,8 +229,19 @@ def measure(
             figures["kept neighbours, always"] = bench.kept(opened, [q for q in objects if q.about in near])
         figures["kept styles, always"] = bench.kept(opened, styles)
         if pairs:
-            figures["kept beside, always"] = bench.kept(opened, pairs)
+            figures |= _in_pairs(bench, opened, concept, pairs, "always")
     return figures
+
+
+def _in_pairs(
+    bench: Bench, pipeline: Any, concept: Concept, pairs: Sequence[Question], transport: str
+) -> dict[str, float]:
+    """Return what prompts for the target and another object still give of both, from the same pictures."""
+    _, verdicts = bench.judged(pipeline, pairs)
+    return {
+        f"target beside, {transport}": answered([replace(q, sees=sees(concept)) for q in pairs], verdicts),
+        f"kept beside, {transport}": answered(pairs, verdicts) / max(bench.share(None, pairs), 1e-9),
+    }
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
