@@ -40,28 +40,27 @@ def _number(figures: dict[str, Estimate], name: str, scale: float = 1) -> str:
     return f"{scale * figures[name].value:.2f}" if name in figures else ""
 
 
+def _gone(figures: dict[str, Estimate]) -> Cells:
+    return _number(figures, "CS"), _number(figures, "CER", 100)
+
+
 def _targets_and_others(parts: list[Part]) -> tuple[Cells, list[Cells]]:
     """CS and CER of each target, FID of everything else."""
-    first = parts[0]
-    erased, others = _erased(first), _others(first)
+    erased, others = _erased(parts[0]), _others(parts[0])
     heads = [f"{name} {row.name}" if len(erased) > 1 else name for row in erased for name in ("CS", "CER")]
-    bare = [_number(row.bare, name, scale) for row in erased for name, scale in (("CS", 1), ("CER", 100))]
+    bare = [cell for row in erased for cell in _gone(row.bare)]
     lines = [("bare model", *bare, *[""] * len(others))]
     for part in parts:
-        told = [_number(row.figures, name, scale) for row in _erased(part) for name, scale in (("CS", 1), ("CER", 100))]
+        told = [cell for row in _erased(part) for cell in _gone(row.figures)]
         lines.append((part.name, *told, *(_number(row.figures, "FID") for row in _others(part))))
     return ("method", *heads, *(f"FID {row.name}" for row in others)), lines
 
 
 def _ablation(parts: list[Part]) -> tuple[Cells, list[Cells]]:
-    other = _others(parts[0])[0]
-    lines = []
-    for part in parts:
-        target = _erased(part)[0].figures
-        beside = _others(part)[0].figures
-        cells = (_number(target, "CS"), _number(target, "CER", 100), _number(beside, "FID"))
-        lines.append((*WAYS[part.name], *cells))
-    return ("anchoring", "transport", "CS", "CER", f"FID {other.name}"), lines
+    lines = [
+        (*WAYS[part.name], *_gone(_erased(part)[0].figures), _number(_others(part)[0].figures, "FID")) for part in parts
+    ]
+    return ("anchoring", "transport", "CS", "CER", f"FID {_others(parts[0])[0].name}"), lines
 
 
 def _eta(parts: list[Part]) -> tuple[Cells, list[Cells]]:

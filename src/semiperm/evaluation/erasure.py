@@ -78,7 +78,11 @@ class Bench:
 
     def kept(self, pipeline: Any, questions: Sequence[Question]) -> float:
         """Return the share of what the bare model reaches that another pipeline reaches."""
-        return self.share(pipeline, questions) / max(self.share(None, questions), 1e-9)
+        return self.kept_in(self.judged(pipeline, questions)[1], questions)
+
+    def kept_in(self, verdicts: Sequence[Verdict], questions: Sequence[Question]) -> float:
+        """Return the share of what the bare model reaches that was seen in other pictures of the same questions."""
+        return answered(questions, verdicts) / max(self.share(None, questions), 1e-9)
 
     def compared(
         self, membranes: Sequence[Membrane], questions: Sequence[Question]
@@ -240,7 +244,7 @@ def _in_pairs(
     _, verdicts = bench.judged(pipeline, pairs)
     return {
         f"target beside, {transport}": answered([replace(q, sees=sees(concept)) for q in pairs], verdicts),
-        f"kept beside, {transport}": answered(pairs, verdicts) / max(bench.share(None, pairs), 1e-9),
+        f"kept beside, {transport}": bench.kept_in(verdicts, pairs),
     }
 
 

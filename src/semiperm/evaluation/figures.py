@@ -161,23 +161,20 @@ def efficacy(rows: Sequence[Seen]) -> dict[str, Estimate]:
     (UnlearnCanvas, arXiv:2402.11846). H is the harmonic mean of what is gone by name, what is gone in other words and
     what is kept (MACE, arXiv:2403.06135); its interval is that of the three at their worst and at their best together.
     """
-    named: list[np.ndarray] = []
-    otherwise: list[np.ndarray] = []
-    own: list[np.ndarray] = []
-    other: list[np.ndarray] = []
-    sides = {"erased": named, "asked otherwise": otherwise, "kept": own, "other domain": other}
+    hits: dict[str, list[np.ndarray]] = {"erased": [], "asked otherwise": [], "kept": [], "other domain": []}
     for seen in rows:
         subject = seen.subject
-        if not subject.label or subject.role not in sides:
+        if not subject.label or subject.role not in hits:
             continue
         if subject.role in ("erased", "asked otherwise"):
-            sides[subject.role].append(metrics.unlearned(seen.labels, subject.label))
+            hits[subject.role].append(metrics.unlearned(seen.labels, subject.label))
         else:
-            sides[subject.role].append(metrics.retained(seen.labels, [subject.label] * len(seen.labels)))
+            hits[subject.role].append(metrics.retained(seen.labels, [subject.label] * len(seen.labels)))
+    named, otherwise, own, other = hits.values()
     parts = {"UA": named + otherwise, "IRA": own, "CRA": other}
-    found = {name: estimate.mean(np.concatenate(hits)) for name, hits in parts.items() if hits}
+    found = {name: estimate.mean(np.concatenate(part)) for name, part in parts.items() if part}
     if named and own + other:
-        means = [estimate.mean(np.concatenate(hits)) for hits in (named, otherwise, own + other) if hits]
+        means = [estimate.mean(np.concatenate(part)) for part in (named, otherwise, own + other) if part]
         value, low, high = (
             metrics.harmonic_mean(*(getattr(mean, end) for mean in means)) for end in ("value", "low", "high")
         )

@@ -26,20 +26,21 @@ def markdown(report: Report) -> str:
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return "\n".join([_line(head), _rule(len(head)), *(_line(line) for line in lines)])
+    rule = "|" + "---|" * len(head)
+    return "\n".join([_line(head), rule, *(_line(line) for line in lines)])
 
 
 def _summary(report: Report) -> str:
     names = list(dict.fromkeys(name for part in report.parts for name in part.summary))
     if not names:
         return ""
-    lines = [_line(["measured", *names, "pictures unchanged"]), _rule(len(names) + 2)]
+    lines: list[Sequence[str]] = []
     many = len({part.model for part in report.parts}) > 1
     models: set[str] = set()
     for part in report.parts:
         if part.membranes and part.model not in models:
             title = f"bare {part.model}" if many else "bare model"
-            lines.append(_line([title, *(_told(name, part.bare_summary, name) for name in names), ""]))
+            lines.append([title, *(_told(name, part.bare_summary, name) for name in names), ""])
         models.add(part.model)
         # of the rows that should not change
         kept = [
@@ -48,8 +49,8 @@ def _summary(report: Report) -> str:
         count = sum(row.pictures for row in kept)
         same = sum(row.figures["unchanged"].value * row.pictures for row in kept) / count if count else 0
         unchanged = f"{same:.0%} of {count}" if count else ""
-        lines.append(_line([part.name, *(_told(name, part.summary, name) for name in names), unchanged]))
-    return "\n".join(lines)
+        lines.append([part.name, *(_told(name, part.summary, name) for name in names), unchanged])
+    return _table(["measured", *names, "pictures unchanged"], lines)
 
 
 def _told(name: str, figures: dict, key: str) -> str:
@@ -58,8 +59,7 @@ def _told(name: str, figures: dict, key: str) -> str:
 
 def _rows(part: Part) -> str:
     names = list(dict.fromkeys(name for row in part.rows for name in row.figures))
-    head = ["subject", "should be", "pictures", "opened"]
-    lines = [_line([*head, *names]), _rule(len(head) + len(names))]
+    lines: list[Sequence[str]] = []
     for row in sorted(part.rows, key=lambda row: ROLES.index(row.role)):
         cells = []
         for name in names:
@@ -68,8 +68,8 @@ def _rows(part: Part) -> str:
             if now and before and part.membranes:
                 cell += f" (bare {_short(name, before.value)})"
             cells.append(cell)
-        lines.append(_line([row.name, row.role, str(row.pictures), f"{row.opened:.2f}", *cells]))
-    return "\n".join(lines)
+        lines.append([row.name, row.role, str(row.pictures), f"{row.opened:.2f}", *cells])
+    return _table(["subject", "should be", "pictures", "opened", *names], lines)
 
 
 def _short(name: str, value: float) -> str:
@@ -78,7 +78,3 @@ def _short(name: str, value: float) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _rule(count: int) -> str:
-    return "|" + "---|" * count

@@ -102,7 +102,7 @@ def evaluate(
             parts.append(measured.bare(source, store))
         for variant in variants:
             store, source = bare_of(variant.model)
-            parts.append(measured.guarded(variant, source, store, out / "pictures" / slug(variant.name) or "guarded"))
+            parts.append(measured.guarded(variant, source, store, out / "pictures" / (slug(variant.name) or "guarded")))
     report = Report(
         protocol=protocol.name,
         protocol_version=protocol.version,
