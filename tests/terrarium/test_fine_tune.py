@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from semiperm.evaluation.pictures import generate
 from semiperm.evaluation.terrarium import measure
 from semiperm.models.load import TERRARIUM, ModelLoadError, load_model
-from semiperm.terrarium import fine_tune, loop, scenes
+from semiperm.terrarium import fine_tune, loop, scenes, siblings
 from semiperm.terrarium.denoiser import diffusion_loss, new_scheduler
 from semiperm.terrarium.oracle import load_oracle
 from semiperm.terrarium.recipe import DenoiserTraining
@@ -116,7 +116,7 @@ def test_a_stopped_build_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch
 
 
 def test_the_xl_sibling_starts_where_the_base_ended(tmp_path: Path) -> None:
-    base, model = fine_tune._base(tiny("xl"), tmp_path), fine_tune._xl(tiny("xl"), tmp_path)
+    base, model = siblings._base(tiny("xl"), tmp_path), siblings._xl(tiny("xl"), tmp_path)
     x, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 800])
     with torch.no_grad():
         wanted, found = (one.predict(x, t, one.encode(PROMPTS)) for one in (base, model))
@@ -129,9 +129,9 @@ def test_the_xl_sibling_starts_where_the_base_ended(tmp_path: Path) -> None:
 
 def test_one_position_stands_for_all_of_t5s_zeros(tmp_path: Path) -> None:
     recipe = tiny("flow")
-    model = fine_tune._transformer(recipe, tmp_path)
+    model = siblings._transformer(recipe, tmp_path)
     whole, short = model.encode(PROMPTS), fine_tune._read(model, recipe, PROMPTS)
-    assert whole.hidden_BTC.shape[1] - short.hidden_BTC.shape[1] == fine_tune.T5_TOKENS - 1
+    assert whole.hidden_BTC.shape[1] - short.hidden_BTC.shape[1] == siblings.T5_TOKENS - 1
     x, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([300.0, 800.0])
     with torch.no_grad():
         found = model.predict(x, t, short)
