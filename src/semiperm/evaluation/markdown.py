@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from semiperm.evaluation.beside import in_columns
+from semiperm.evaluation.as_reported import in_columns
 from semiperm.evaluation.figures import NO_SHARES
 from semiperm.evaluation.report import Part, Report
 from semiperm.evaluation.reported import REPORTED

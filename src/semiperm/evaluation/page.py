@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semiperm.evaluation import grid, plots
-from semiperm.evaluation.beside import in_columns
+from semiperm.evaluation.as_reported import in_columns
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.figures import NO_SHARES
 from semiperm.evaluation.report import Part, Report, native_of

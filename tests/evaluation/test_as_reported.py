@@ -2,7 +2,7 @@
 
 import pytest
 
-from semiperm.evaluation.beside import LAYOUTS, in_columns
+from semiperm.evaluation.as_reported import LAYOUTS, in_columns
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.markdown import markdown
 from semiperm.evaluation.page import page
