@@ -160,7 +160,7 @@ def test_an_instant_membrane_is_the_best_change_of_what_keys_read() -> None:
     assert {path for path, up in membrane.up.items() if up.any()} == text_side
 
     moved, wanted = [], []
-    for asking, instead in target_prompts(concept, recipe.nothing, recipe.nothing_beside):
+    for asking, instead in target_prompts(concept, recipe.nothing):
         features = model.encode([asking, instead])
         assert features.ids is not None
         target, surrogate = model.keys_read(features)

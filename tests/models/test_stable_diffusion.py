@@ -182,3 +182,16 @@ def test_what_is_not_stable_diffusion_is_refused() -> None:
     pipeline.text_encoder = None
     with pytest.raises(ValueError, match="text_encoder"):
         StableDiffusion(pipeline)
+
+
+def test_a_repeated_prompt_is_encoded_once_and_stands_where_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = StableDiffusion(tiny_pipeline())
+    asked: list[str] = []
+    encode = model._encode
+    monkeypatch.setattr(model, "_encode", lambda prompts: (asked.extend(prompts), encode(prompts))[1])
+    features = model.encode(["a cat", "", "a cat", "a fox", ""])
+    alone = [model.encode([prompt]) for prompt in ("a cat", "", "a cat", "a fox", "")]
+    assert asked[:3] == ["a cat", "", "a fox"]
+    for row, one in enumerate(alone):
+        assert torch.allclose(features.hidden_BTC[row], one.hidden_BTC[0], atol=1e-6)
+        assert features.ids is not None and one.ids is not None and features.ids[row] == one.ids[0]

@@ -31,7 +31,7 @@ def self_check(
     the objective asks of the target.
     """
     generator = torch.Generator().manual_seed(recipe.seed + 1)
-    pairs = target_prompts(membrane.card.concept, recipe.nothing, recipe.nothing_beside)[:1]
+    pairs = target_prompts(membrane.card.concept, recipe.nothing)[:1]
     target, instead = model.encode([pairs[0][0]] * count), model.encode([pairs[0][1]] * count)
     near = held.features.select(held.draw(count, recipe.neighbours, generator))
     t = model.schedule(count + 1).timesteps[:count].to(model.device)

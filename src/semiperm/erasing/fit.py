@@ -171,7 +171,7 @@ def _train(
     if recipe.loop == "authors":
         read = authors.texts(model, start.card.concept)
     else:
-        pairs = target_prompts(start.card.concept, recipe.nothing, recipe.nothing_beside)
+        pairs = target_prompts(start.card.concept, recipe.nothing)
         read = model.encode([prompt for prompt, _ in pairs]), model.encode([prompt for _, prompt in pairs])
     with stack, interruptible() as interrupted:
         model.wake()

@@ -20,16 +20,14 @@ def reads_text(path: str) -> bool:
     return path.endswith(("attn2.to_k", "attn2.to_v"))
 
 
-def text_pairs(
-    concept: Concept, model: DiffusionModel, nothing: str = "", nothing_beside: str = ""
-) -> tuple[Tensor, Tensor]:
+def text_pairs(concept: Concept, model: DiffusionModel, nothing: str = "") -> tuple[Tensor, Tensor]:
     """Return what keys and values read of the target, from its first token on, and of the surrogate beside it.
 
     Both are (N, C). What comes before the target's first token cannot know of it in a causal text encoder. The two
     sentences are laid beside each other at their ends, so that what follows the target meets itself and the end of the
     text meets the end of the text, however many words each has.
     """
-    pairs = target_prompts(concept, nothing, nothing_beside)
+    pairs = target_prompts(concept, nothing)
     target = model.encode([prompt for prompt, _ in pairs])
     surrogate = model.encode([instead for _, instead in pairs])
     phrases = model.encode(concept.targets).ids
@@ -55,7 +53,7 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
     if not text_side:
         # where text and picture are attended to together, no layer reads the text as the encoder gave it
         return membrane
-    target_NC, surrogate_NC = text_pairs(concept, model, recipe.nothing, recipe.nothing_beside)
+    target_NC, surrogate_NC = text_pairs(concept, model, recipe.nothing)
     anchors_NC = torch.cat(model.keys_read(anchors.features))
     down, up = dict(membrane.down), dict(membrane.up)
     pairs = solve(

@@ -84,23 +84,23 @@ def names(concept: Concept) -> list[str]:
     return list(dict.fromkeys([*concept.targets, *(plural(phrase) for phrase in concept.targets if countable)]))
 
 
-def target_prompts(concept: Concept, nothing: str = "", nothing_beside: str = "") -> list[tuple[str, str]]:
+def target_prompts(concept: Concept, nothing: str = "") -> list[tuple[str, str]]:
     """Return (prompt that asks for the concept, prompt that the picture shall follow instead).
 
-    The second has the surrogate in the concept's place, or what stands for nothing: `nothing` alone, `nothing_beside`
-    beside what stands beside the concept. Of a style that becomes nothing only the content is left. Sentences in which
-    the concept would stand beside itself are left out. A thing is asked for alone as often as beside something else, so
-    that sentences of the first kind come more than once.
+    The second has the surrogate in the concept's place. Without a surrogate it is what stood beside the concept, such
+    as a style's content, and `nothing` where nothing did. Sentences in which the concept would stand beside itself are
+    left out. A thing is asked for alone as often as beside something else, so that sentences of the first kind come
+    more than once.
     """
     own = {word for phrase in concept.targets for word in phrase.lower().split()}
     is_style = concept.kind == "style"
-    becomes, within = (concept.surrogate or ("" if is_style else text) for text in (nothing, nothing_beside))
+    becomes = concept.surrogate or ("" if is_style else nothing)
     alone: dict[tuple[str, str], None] = {}
     beside: dict[tuple[str, str], None] = {}
     for phrase in concept.targets:
         for sentence, (template, carrier) in _placed(phrase, concept.kind, own):
             if carrier:
-                beside[sentence, _instead(within, template, carrier)] = None
+                beside[sentence, _instead(concept.surrogate, template, carrier)] = None
             else:
                 alone[sentence, becomes] = None
     times = 1 if is_style else max(1, round(len(beside) / len(alone)))

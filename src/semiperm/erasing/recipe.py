@@ -23,10 +23,8 @@ class Recipe(BaseModel):
         eta: how far the target is pushed beyond the surrogate (arXiv:2312.16145, eq. 4).
         nothing: the prompt that an empty surrogate stands for. The paper takes the empty prompt, which guidance cannot
             follow, so that the picture is an unguided blend; a prompt that asks for nothing gives a clean picture.
-        nothing_beside: what stands for nothing in a sentence about something else as well, where "empty" would be said
-            of the whole picture.
         anchor_weight: the paper's lambda.
-        rank: rank of every pair.
+        rank: rank of every pair; the paper's is 1.
         instant_eta: eta of the instant membrane that training starts from.
         instant_anchor_weight: how much more the anchors' features weigh than the target's in the closed form.
         instant_ridge: the closed form's ridge.
@@ -53,9 +51,8 @@ class Recipe(BaseModel):
 
     eta: float = 1.0
     nothing: str = "an empty background"
-    nothing_beside: str = "a plain background"
     anchor_weight: Weight = 100.0
-    rank: Count = 1
+    rank: Count = 2
     instant_eta: float = 0.3
     instant_anchor_weight: Weight = 10.0
     # without a ridge the anchors' covariance need not be invertible
@@ -65,7 +62,7 @@ class Recipe(BaseModel):
     anchors: Count = 16
     at_once: Count | None = None
     neighbours: Annotated[float, Field(ge=0, le=1)] = 0.25
-    learning_rate: Weight = 2e-3
+    learning_rate: Weight = 1.5e-3
     trajectories: Count = 16
     # the first state is pure noise, which is not trained on
     trajectory_steps: Annotated[int, Field(ge=2, le=1000)] = 15
@@ -86,7 +83,7 @@ RECIPES: dict[str, Recipe] = {
     "authors": Recipe(
         loop="authors",
         nothing="",
-        nothing_beside="",
+        rank=1,
         anchor_kind="gaussian",
         anchor_weight=1000.0,
         steps=3000,

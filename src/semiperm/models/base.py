@@ -235,15 +235,18 @@ class DiffusionModel(ABC):
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode as the pipeline encodes its positive prompts, without gradient; too long ones are cut quietly.
 
-        The empty prompt is encoded like any other. Under model offloading the denoiser goes to the CPU first, and the
-        features are kept there: those of FLUX's anchors are gigabytes.
+        The empty prompt is encoded like any other, and a repeated prompt once. Under model offloading the denoiser goes
+        to the CPU first, and the features are kept there: those of FLUX's anchors are gigabytes.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise ValueError("There is no prompt to encode: the list is empty.")
-        chunks = [prompts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(prompts), PROMPTS_AT_ONCE)]
+        row = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
+        distinct = list(row)
+        chunks = [distinct[start : start + PROMPTS_AT_ONCE] for start in range(0, len(distinct), PROMPTS_AT_ONCE)]
         self._rest()
-        return concatenate([self._encode(chunk).to(self.text_device) for chunk in chunks])
+        features = concatenate([self._encode(chunk).to(self.text_device) for chunk in chunks])
+        return features if len(distinct) == len(prompts) else features.select([row[prompt] for prompt in prompts])
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> TextFeatures:
