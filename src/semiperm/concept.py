@@ -8,6 +8,11 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 Kind = Literal["object", "style", "explicit", "memorised"]
 
 
+def file_name(text: str) -> str:
+    """Return a text as a file's name without suffix, on any system and in any folder; empty if nothing is left."""
+    return re.sub(r"[^\w.-]+", "-", text.lower()).strip(".-")
+
+
 class Concept(BaseModel):
     """A concept: its name, the phrases that ask for it, and what it becomes.
 
@@ -27,8 +32,8 @@ class Concept(BaseModel):
 
     @property
     def slug(self) -> str:
-        """The name as a file's name without suffix, on any system and in any folder."""
-        return re.sub(r"[^\w.-]+", "-", self.name.lower()).strip(".-") or "membrane"
+        """The name as a file's, without suffix."""
+        return file_name(self.name) or "membrane"
 
     @field_validator("name")
     @classmethod

@@ -161,7 +161,7 @@ def test_evaluations_are_counted_as_the_denoiser_sees_them() -> None:
 def test_several_targets_share_one_membrane() -> None:
     own = model()
     made = erase(own, Concept(name="pets", targets=("cat", "dog"), surrogate="a tree"), SHORT, quiet=True)
-    assert made.card.concept.targets == ("cat", "dog") and made.rank == 1
+    assert made.card.concept.targets == ("cat", "dog") and made.rank == SHORT.rank
     alone = erase(own, Concept(name="pets", targets=("cat",), surrogate="a tree"), SHORT, quiet=True)
     assert changed(made, alone)
 
@@ -169,9 +169,9 @@ def test_several_targets_share_one_membrane() -> None:
 def test_rank_precision_and_anchor_kind_are_obeyed() -> None:
     own = model()
     plain = erase(own, "cat", SHORT, quiet=True)
-    for changes in ({"rank": 2}, {"precision": "bfloat16"}, {"anchor_kind": "gaussian"}):
+    for changes in ({"rank": 3}, {"precision": "bfloat16"}, {"anchor_kind": "gaussian"}):
         made = erase(own, "cat", SHORT.model_copy(update=changes), quiet=True)
-        assert made.rank == changes.get("rank", 1)
+        assert made.rank == changes.get("rank", SHORT.rank)
         assert changed(made, plain)
         assert all(tensor.dtype == torch.float32 for tensor in made.up.values())
 

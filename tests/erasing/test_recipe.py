@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from semiperm.erasing.recipe import RECIPES, Recipe, RecipeError, load_recipe
+from semiperm.concept import Concept
+from semiperm.erasing.recipe import RECIPES, Recipe, RecipeError, load_recipe, recipe_of
+from semiperm.membrane.membrane import Card
 
 
 def test_the_default_is_a_recipe_without_a_name() -> None:
@@ -110,3 +112,10 @@ def test_wrong_changes_are_refused(changes: dict[str, Any]) -> None:
 def test_a_recipe_does_not_change() -> None:
     with pytest.raises(ValidationError):
         Recipe().steps = 3
+
+
+def test_a_card_of_another_version_is_read_as_far_as_it_is_understood() -> None:
+    card = Card(concept=Concept(name="cat"), recipe={"steps": 7, "device": "cuda", "of another version": 1})
+    assert recipe_of(card, seed=3) == Recipe(steps=7, seed=3)
+    with pytest.raises(RecipeError, match="card of the membrane for 'cat': steps"):
+        recipe_of(card.model_copy(update={"recipe": {"steps": -7}}))

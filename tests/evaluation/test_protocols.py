@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from semiperm.concept import Concept
+from semiperm.erasing.recipe import Recipe
 from semiperm.evaluation.figures import FIGURES
 from semiperm.evaluation.prompts import clip_templates, read_csv
 from semiperm.evaluation.protocol import Form, Job, ProtocolError, Subject
@@ -200,8 +201,8 @@ def test_a_transfer_carries_where_it_can_and_makes_native_membranes_everywhere()
     native = membrane_of(CAT)
     asked: list[tuple[Any, ...]] = []
 
-    def make(concept: Concept, *, on: Any, **changes: Any) -> Membrane:
-        asked.append((concept, on.name, changes))
+    def make(concept: Concept, recipe: Recipe, *, on: Any) -> Membrane:
+        asked.append((concept, on.name, recipe))
         return native
 
     given = Job(base, (carried,), "calibrated", "terrarium", (CAT,), models=(dusk, xl), make=make)
@@ -214,7 +215,7 @@ def test_a_transfer_carries_where_it_can_and_makes_native_membranes_everywhere()
         ("native on xl", False, xl),
     ]
     # by the carried one's recipe
-    assert asked == [(CAT, name, {"steps": 7, "eta": 0.5}) for name in ("dusk", "xl")]
+    assert asked == [(CAT, name, Recipe(steps=7, eta=0.5)) for name in ("dusk", "xl")]
     with pytest.raises(ProtocolError, match="a way to make them"):
         find("transfer").variants(replace(given, make=None))
 

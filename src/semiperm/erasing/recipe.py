@@ -126,10 +126,11 @@ def load_recipe(source: Recipe | str | Path | None = None, **changes: Any) -> Re
 def recipe_of(card: Card, **changes: Any) -> Recipe:
     """Return the recipe that a membrane was made by, as its card says, with `changes` made.
 
-    The device is left out: it was another model's, and perhaps another machine's.
+    The device is left out: it was another model's, and perhaps another machine's. So is what only another version of
+    semiperm understands.
 
     Raises:
-        RecipeError: the card says none, or one that is not understood here.
+        RecipeError: the card says none, or one whose values are out of range.
     """
     title = f"the card of the membrane for {card.concept.name!r}"
     if not card.recipe:
@@ -137,7 +138,8 @@ def recipe_of(card: Card, **changes: Any) -> Recipe:
             f"{title} has no recipe: it is a plain LoRA, or was adopted from one, so how it was made is not known; "
             "erase the concept by its name instead"
         )
-    return _checked({**card.recipe, "device": None, **changes}, title)
+    known = {name: value for name, value in card.recipe.items() if name in Recipe.model_fields}
+    return _checked({**known, "device": None, **changes}, title)
 
 
 def _checked(values: dict[str, Any], where: str) -> Recipe:

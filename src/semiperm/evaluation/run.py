@@ -12,10 +12,10 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from semiperm.atomic import write
+from semiperm.concept import file_name
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.figures import Seen, efficacy, figures
 from semiperm.evaluation.judges import Judge
-from semiperm.evaluation.making import slug
 from semiperm.evaluation.page import Example, page
 from semiperm.evaluation.pictures import BATCH, GUIDANCE, STEPS
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, Variant
@@ -102,7 +102,8 @@ def evaluate(
             parts.append(measured.bare(source, store))
         for variant in variants:
             store, source = bare_of(variant.model)
-            parts.append(measured.guarded(variant, source, store, out / "pictures" / (slug(variant.name) or "guarded")))
+            own = out / "pictures" / (file_name(variant.name) or "guarded")
+            parts.append(measured.guarded(variant, source, store, own))
     report = Report(
         protocol=protocol.name,
         protocol_version=protocol.version,

@@ -1,6 +1,6 @@
 """Membranes carried to other models without training, beside membranes that were trained on those models."""
 
-from semiperm.erasing.recipe import Recipe
+from semiperm.erasing.recipe import recipe_of
 from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Variant
 from semiperm.evaluation.protocols.multi import subjects
 from semiperm.evaluation.report import CARRIED, NATIVE
@@ -28,8 +28,7 @@ def variants(job: Job) -> list[Variant]:
 def _native(job: Job, membrane: Membrane, model: DiffusionModel) -> Membrane:
     if job.make is None:
         raise ProtocolError("this protocol trains membranes on the other models: it needs a way to make them")
-    known = {name: value for name, value in membrane.card.recipe.items() if name in Recipe.model_fields}
-    return job.make(membrane.card.concept, on=model, **known)
+    return job.make(membrane.card.concept, recipe_of(membrane.card), on=model)
 
 
 PROTOCOL = Protocol(
