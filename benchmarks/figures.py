@@ -82,7 +82,7 @@ def main(
 
 def _section(found: report.Report, docs: Path) -> str:
     said = [f"## {found.protocol}", f"{found.shows[0].upper()}{found.shows[1:]}."]
-    drawn = plots.trade(found) if len(found.parts) > 1 else plots.shares(found.parts[0])
+    drawn = plots.ways(found) if len(found.parts) > 1 else plots.shares(found.parts[0])
     if drawn:
         write(docs / "figures" / f"{found.protocol}.svg", drawn)
         said.append(f"![{found.protocol}](figures/{found.protocol}.svg)")

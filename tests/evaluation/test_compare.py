@@ -127,7 +127,12 @@ def test_the_table_has_a_line_for_each_subject_and_reported_figures_in_another()
 
 def test_plots_are_drawn_where_there_is_something_to_draw() -> None:
     found = report_of({"found": share(0.02)})
-    for drawn in (plots.shares(found.parts[0]), plots.trade(found), plots.openings(found.parts[0])):
+    for drawn in (plots.shares(found.parts[0]), plots.trade(found), plots.ways(found), plots.openings(found.parts[0])):
         assert drawn is not None and drawn.startswith("<svg") and drawn.rstrip().endswith("</svg>")
     without = found.parts[0].model_copy(update={"membranes": {}, "rows": []})
     assert plots.openings(without) is None and plots.shares(without) is None
+    unmeasured = found.parts[0].model_copy(update={"summary": {"UA": share(0.5)}})
+    # one part may lack what another has
+    assert plots.ways(found.model_copy(update={"parts": [unmeasured, *found.parts]})) is not None
+    nothing = unmeasured.model_copy(update={"summary": {}})
+    assert plots.ways(found.model_copy(update={"parts": [nothing]})) is None

@@ -223,7 +223,11 @@ def test_a_transfer_carries_where_it_can_and_makes_native_membranes_everywhere()
 def test_numbers_of_membranes_double_up_to_all() -> None:
     concepts = [Concept(name=name) for name in world.OBJECT_NAMES[:11]]
     given = job(*concepts)
-    assert [len(variant.membranes) for variant in find("multi").variants(given)] == [1, 2, 4, 8, 11]
+    found = find("multi").variants(given)
+    assert [len(variant.membranes) for variant in found] == [1, 2, 4, 8, 11]
+    for variant in found:
+        # whose membrane is not there yet must stay
+        assert variant.spared == {*world.OBJECT_NAMES[:11]} - {m.card.concept.name for m in variant.membranes}
     mixed = rows("multi", CAT, MOSAIC, TIDE)
     assert {subject.name for subject in mixed if subject.role == "erased"} == {"cat", "mosaic", "The Great Tide"}
 

@@ -120,6 +120,22 @@ def test_closed_prompts_take_the_bare_pictures_and_open_ones_their_own(job: Job,
     assert {example.row for example in examples} == {"cat", "dog", "tree"}
 
 
+def test_what_one_way_spares_counts_as_kept_there_and_as_erased_elsewhere(job: Job, tmp_path: Path) -> None:
+    subjects = [*SUBJECTS, Subject("fox", "erased", spread(["a fox"], 3, 80), "cat", "fox")]
+    ways = [
+        Variant("one", job.membranes, "by name", spared=frozenset({"fox"})),
+        Variant("both", job.membranes, "by name"),
+    ]
+    protocol = replace(PROTOCOL, subjects=lambda job: subjects, variants=lambda job: ways)
+    one, both = run(job, tmp_path, protocol)[0].parts
+    assert [row.role for row in one.rows] == ["erased", "kept", "other domain", "kept"]
+    assert [row.role for row in both.rows] == ["erased", "kept", "other domain", "erased"]
+    assert (one.summary["UA"].count, one.summary["IRA"].count) == (5, 7)
+    assert (both.summary["UA"].count, both.summary["IRA"].count) == (8, 4)
+    assert (one.bare_summary["UA"].count, both.bare_summary["UA"].count) == (5, 8)
+    assert [sum(one.permeability[role]) for role in ("erased", "kept")] == [5, 7]
+
+
 def test_a_picture_is_what_the_guard_makes_of_its_prompt_alone(job: Job, tmp_path: Path) -> None:
     from semiperm.evaluation.store import Store
     from semiperm.guarded import guard
@@ -230,9 +246,9 @@ def test_what_was_carried_stands_beside_what_was_made_there(job: Job, tmp_path: 
     other = model_of(tiny_pipeline(), "other")
     with torch.no_grad():
         next(other.denoiser.parameters()).mul_(2)
-    (membrane,) = job.membranes
+    (membrane,) = (made.with_card(recipe={"steps": 2}) for made in job.membranes)
     weak = Membrane(membrane.card, dict(membrane.down), {path: up * 0 for path, up in membrane.up.items()})
-    carrying = replace(job, models=(other,), make=lambda concept, *, on, **changes: weak)
+    carrying = replace(job, membranes=(membrane,), models=(other,), make=lambda concept, recipe, *, on: weak)
     found, _ = run(carrying, tmp_path, replace(PROTOCOL, variants=transfer.variants))
     base, carried, native = found.parts
     assert [part.model for part in found.parts] == ["tiny", "other", "other"]

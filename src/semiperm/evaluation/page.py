@@ -103,6 +103,8 @@ def page(report: Report, examples: Sequence[Example]) -> str:
             lines += "<p><b>Closed prompts gave other pictures than the bare model: do not trust this run.</b></p>"
         title = f"<p><b>{_text(part.name)}</b></p>" if many else ""
         body.append(f'<div class="verdict{" bad" if broken else ""}">{title}{lines}</div>')
+    if many and (svg := plots.ways(report)):
+        body.append(_figure(svg, "Gone (UA) and kept (IRA, CRA), with 95 % intervals."))
     if svg := plots.trade(report):
         body.append(_figure(svg, "Efficacy against preservation, with 95 % intervals."))
     for part in report.parts:

@@ -4,9 +4,11 @@ import io
 
 from matplotlib.figure import Figure
 
+from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.report import Part, Report
 
 BLUE, ORANGE, GREY = "#2f6db3", "#d9822b", "#9a9aa4"
+MARKERS = "osD^vPX*<>"
 COLOURS = {"erased": ORANGE, "asked otherwise": "#eebf8b", "not asked": "#6f9e6a", "kept": BLUE, "other domain": GREY}
 
 
@@ -22,9 +24,8 @@ def shares(part: Part) -> str | None:
             if "found" in estimates:
                 found = estimates["found"]
                 colour = ORANGE if colour == BLUE and row.role in ("erased", "asked otherwise") else colour
-                reach = [[found.value - found.low], [found.high - found.value]]
                 axes.barh(height + shift, found.value, 0.34, color=colour)
-                axes.errorbar(found.value, height + shift, xerr=reach, color="#333", linewidth=0.8, capsize=2)
+                axes.errorbar(found.value, height + shift, xerr=_reach(found), color="#333", linewidth=0.8, capsize=2)
     axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
     axes.set_xlim(0, 1.02)
     axes.set_xlabel("found in (grey: bare model; orange: should be gone; blue: should stay)")
@@ -36,25 +37,45 @@ def trade(report: Report) -> str | None:
     points = [(part.name, part.summary) for part in report.parts if {"UA", "IRA"} <= part.summary.keys()]
     if not points:
         return None
-    figure = Figure(figsize=(5, 4), layout="constrained")
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name, summary in points:
+    # points of good membranes lie on one another, so they are told apart by shape and colour, not by a text beside
+    for number, (name, summary) in enumerate(points):
         gone, kept = summary["UA"], summary["IRA"]
-        x, y = [[gone.value - gone.low], [gone.high - gone.value]], [[kept.value - kept.low], [kept.high - kept.value]]
-        axes.errorbar(gone.value, kept.value, xerr=x, yerr=y, fmt="o", color=BLUE, capsize=2)
-        side = -1 if gone.value > 0.5 else 1
-        axes.annotate(
-            name, (gone.value, kept.value), textcoords="offset points", xytext=(8 * side, -12),
-            ha="right" if side < 0 else "left",
+        axes.errorbar(
+            gone.value, kept.value, xerr=_reach(gone), yerr=_reach(kept), fmt=MARKERS[number % len(MARKERS)],
+            capsize=2, label=name,
         )  # fmt: skip
     bare = report.parts[0].bare_summary
     if {"UA", "IRA"} <= bare.keys():
-        axes.plot(bare["UA"].value, bare["IRA"].value, "s", color=GREY)
-        axes.annotate("bare model", (bare["UA"].value, bare["IRA"].value), textcoords="offset points", xytext=(6, -12))
+        axes.plot(bare["UA"].value, bare["IRA"].value, "s", color=GREY, label="bare model")
+    figure.legend(loc="outside center right", fontsize=8)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("UA: the target is gone from")
     axes.set_ylabel("IRA: what must stay is found in")
+    return _svg(figure)
+
+
+def ways(report: Report) -> str | None:
+    """Draw UA, IRA and CRA over the parts, in their order; None where none of them was measured."""
+    drawn = [name for name in ("UA", "IRA", "CRA") if any(name in part.summary for part in report.parts)]
+    if not drawn:
+        return None
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, colour) in enumerate(zip(drawn, (ORANGE, BLUE, GREY), strict=False)):
+        # a little aside, because figures of 1 lie on one another
+        measured = [(place, part.summary[name]) for place, part in enumerate(report.parts) if name in part.summary]
+        places = [place + 0.12 * (number - (len(drawn) - 1) / 2) for place, _ in measured]
+        reach = [[side for (side,) in ends] for ends in zip(*(_reach(found) for _, found in measured), strict=True)]
+        axes.errorbar(
+            places, [found.value for _, found in measured], yerr=reach, fmt="o-", color=colour, capsize=2, label=name
+        )
+    axes.set_xticks(range(len(report.parts)), [part.name for part in report.parts], rotation=20, ha="right")
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylabel("share of the pictures")
+    figure.legend(loc="outside center right", fontsize=8)
     return _svg(figure)
 
 
@@ -77,6 +98,10 @@ def openings(part: Part) -> str | None:
     axes.set_ylabel("share of the pictures")
     axes.legend(fontsize=8)
     return _svg(figure)
+
+
+def _reach(found: Estimate) -> list[list[float]]:
+    return [[found.value - found.low], [found.high - found.value]]
 
 
 def _svg(figure: Figure) -> str:

@@ -47,12 +47,17 @@ class Subject:
 
 @dataclass(frozen=True)
 class Variant:
-    """Membranes on a model in one way; a protocol that compares ways has several."""
+    """Membranes on a model in one way; a protocol that compares ways has several.
+
+    Attributes:
+        spared: names of subjects that the job erases but this way does not, so that they count as kept.
+    """
 
     name: str
     membranes: tuple[Membrane, ...]
     transport: str
     model: DiffusionModel | None = None
+    spared: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

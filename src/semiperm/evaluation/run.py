@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -134,6 +135,8 @@ class _Measured:
         self.shots = list(dict.fromkeys(shot for subject in subjects for shot in subject.shots))
         self.examples: list[Example] = []
         self._known: dict[tuple[Path, int], tuple[Seen, dict[str, Estimate]]] = {}
+        # made once, because what was looked at is known by the subject itself
+        self._as_kept = {id(subject): replace(subject, role="kept") for subject in subjects}
         self.names = sorted({name for s in subjects for name in (s.label, s.surrogate) if name})
 
     def bare(self, source: BareSource, store: Store) -> Part:
@@ -160,7 +163,8 @@ class _Measured:
              batch=self.batch, done=self.done)  # fmt: skip
         where = dict.fromkeys(closed, store) | dict.fromkeys(acting, own)
         proof = _prove(source, bare, closed)
-        return self._part(variant.name, source, source.membranes, variant.transport, store, where, opened, proof)
+        part = variant.name, source, source.membranes, variant.transport, store, where, opened, proof
+        return self._part(*part, spared=variant.spared)
 
     def _bare(self, subject: Subject, store: Store) -> tuple[Seen, dict[str, Estimate]]:
         """Return the bare model's row; what was looked at for one variant is not looked at again for the next."""
@@ -185,11 +189,12 @@ class _Measured:
         where: dict[Shot, Store] | None,
         opened: dict[Shot, dict[str, float]],
         proof: Proof,
+        spared: frozenset[str] = frozenset(),
     ) -> Part:
         rows: list[Row] = []
         looked: list[Seen] = []
         histogram: dict[str, list[int]] = {}
-        for subject in self.subjects:
+        for subject in (self._as_kept[id(one)] if one.name in spared else one for one in self.subjects):
             beside, of_bare = self._bare(subject, bare)
             seen = beside if where is None else self._seen(subject, where, beside)
             looked.append(seen)

@@ -20,15 +20,24 @@ def subjects(job: Job) -> list[Subject]:
 
 
 def variants(job: Job) -> list[Variant]:
-    """Return the first 1, 2, 4, ... membranes and all of them."""
+    """Return the first 1, 2, 4, ... membranes and all of them; what the others erase must stay meanwhile."""
     numbers = [2**power for power in range(10) if 2**power < len(job.membranes)] + [len(job.membranes)]
-    return [Variant(f"{number} together", job.membranes[:number], job.transport) for number in numbers]
+    names = [membrane.card.concept.name for membrane in job.membranes]
+    return [
+        Variant(
+            f"{number} together",
+            job.membranes[:number],
+            job.transport,
+            spared=frozenset(names[number:]) - frozenset(names[:number]),
+        )
+        for number in numbers
+    ]
 
 
 PROTOCOL = Protocol(
     name="multi",
-    version=2,
-    shows="what 1, 2, 4, ... membranes together do to the first target and to everything else",
+    version=3,
+    shows="what 1, 2, 4, ... membranes together do to their targets and to everything else",
     cost="terrarium: about 2 minutes a number of membranes; full: as `objects`, for each number",
     metrics=("found", "clip", "clip errors", "frechet", "alteration"),
     subjects=subjects,
