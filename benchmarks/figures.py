@@ -87,9 +87,7 @@ def _section(found: report.Report, docs: Path) -> str:
         write(docs / "figures" / f"{found.protocol}.svg", drawn)
         said.append(f"![{found.protocol}](figures/{found.protocol}.svg)")
     said.append(markdown(found))
-    said.append(
-        f"{found.pictures} pictures, {found.seconds / 60:.0f} minutes, revision {found.revision}, {found.date}."
-    )
+    said.append(f"{found.pictures} pictures, revision {found.revision}, {found.date}.")
     return "\n\n".join(said)
 
 

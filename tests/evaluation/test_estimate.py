@@ -56,3 +56,15 @@ def test_the_interval_of_a_distance_holds_it() -> None:
     assert found.count == 60
     # |mu_a - mu_b|^2 = 4 and equal covariances
     assert found.low < 4.6 and found.high > 4.0
+
+
+def test_the_interval_of_a_distance_between_pairs_knows_that_they_belong_together() -> None:
+    a = np.random.default_rng(1).normal(size=(80, 4))
+    same = between(frechet_distance, a, a, paired=True)
+    assert same.value == pytest.approx(0, abs=1e-6) and same.high == pytest.approx(0, abs=1e-6)
+    # the same pictures, but a little brighter: the distance is the shift, whichever pairs are drawn
+    brighter = between(frechet_distance, a, a + 0.5, paired=True)
+    assert brighter.value == pytest.approx(4 * 0.5**2) and brighter.high == pytest.approx(brighter.value)
+    apart = between(frechet_distance, a, a + 0.5)
+    assert apart.high - apart.value > 0.1
+    assert between(frechet_distance, a, a[::-1].copy()).low == 0

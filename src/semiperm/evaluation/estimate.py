@@ -55,19 +55,24 @@ def between(
     a_ND: np.ndarray,
     b_ND: np.ndarray,
     *,
+    paired: bool = False,
     seed: int = 0,
     resamples: int = 50,
 ) -> Estimate:
-    """Return a statistic of two sets of samples with an interval of its bootstrap's standard deviation around it.
+    """Return a distance between two sets of samples with an interval of its bootstrap's standard deviation around it.
 
     Distances between sets grow when samples are drawn twice, so the resampled values lie above the figure itself:
-    only their spread is used. Both sets are resampled independently.
+    only their spread is used, cut off at 0.
+
+    Args:
+        paired: the sets belong together sample by sample (pictures of the same prompts and seeds) and are resampled
+            so; otherwise each is resampled by itself.
     """
     rng = np.random.default_rng(seed)
     value = statistic(a_ND, b_ND)
-    drawn = [
-        statistic(a_ND[rng.integers(len(a_ND), size=len(a_ND))], b_ND[rng.integers(len(b_ND), size=len(b_ND))])
-        for _ in range(resamples)
-    ]
+    drawn = []
+    for _ in range(resamples):
+        picks = rng.integers(len(a_ND), size=len(a_ND))
+        drawn.append(statistic(a_ND[picks], b_ND[picks if paired else rng.integers(len(b_ND), size=len(b_ND))]))
     reach = 1.96 * float(np.std(drawn, ddof=1))
-    return Estimate(value=value, low=value - reach, high=value + reach, count=min(len(a_ND), len(b_ND)))
+    return Estimate(value=value, low=max(value - reach, 0.0), high=value + reach, count=min(len(a_ND), len(b_ND)))

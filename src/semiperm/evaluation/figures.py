@@ -94,7 +94,9 @@ def _has_distance(seen: Seen) -> bool:
 def _frechet(seen: Seen) -> dict[str, Estimate]:
     if not _has_distance(seen):
         return {}
-    return {"FID": estimate.between(metrics.frechet_distance, seen.features, seen.reference)}
+    # the bare model's pictures have the same prompts and seeds
+    paired = seen.subject.reference is None
+    return {"FID": estimate.between(metrics.frechet_distance, seen.features, seen.reference, paired=paired)}
 
 
 def _kernel(seen: Seen) -> dict[str, Estimate]:
