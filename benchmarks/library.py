@@ -19,6 +19,7 @@ from torch import nn
 from benchmarks.real import UNETS
 from semiperm import load_model
 from semiperm.concept import Concept
+from semiperm.erasing.recipe import Recipe
 from semiperm.membrane.files import save
 from semiperm.membrane.library import Library
 from semiperm.membrane.membrane import Card, Membrane
@@ -43,7 +44,7 @@ def write(layers: Mapping[str, nn.Module], count: int, folder: Path) -> list[Pat
         card = Card(
             concept=Concept(name=f"concept {number}"), gate={"weight": torch.randn(768, generator=draw).tolist()}
         )
-        start = Membrane.zero(layers, card, generator=draw)
+        start = Membrane.zero(layers, card, Recipe().rank, draw)
         up = {path: torch.randn(up.shape, generator=draw) for path, up in start.up.items()}
         files.append(save(Membrane(start.card, start.down, up), folder / f"concept-{number}.safetensors"))
     return files
