@@ -37,7 +37,7 @@ def train(model: DiffusionModel, recipe: Recipe) -> None:
     held = Anchors(
         ("",) * count, model.encode([""] * count), torch.full((count,), 1 / count), (1, 2, 3), ("",) * (count - 1)
     )
-    start = Membrane.zero(model.erasable_layers(), Card(concept=concept), recipe.rank)
+    start = Membrane.zero(model.erasable_layers(), Card(concept=concept), recipe.rank_for(concept))
     with fit.frozen(model):
         fit._train(model, start, held, recipe, Counted(model), None, False, True, None)
 

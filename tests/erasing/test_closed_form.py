@@ -131,6 +131,14 @@ def test_the_metric_decides_what_is_kept() -> None:
     torch.testing.assert_close(up @ down, torch.diag(torch.tensor([0.0, 1.0], dtype=torch.float64)))
 
 
+def test_a_rank_beyond_the_layers_size_is_filled_with_zeros() -> None:
+    change, metric_CC = numbers(0, 3, 5), torch.eye(5, dtype=torch.float64)
+    up, down = low_rank(change, metric_CC, 7)
+    assert up.shape == (3, 7) and down.shape == (7, 5)
+    assert not up[:, 3:].any() and not down[3:].any()
+    torch.testing.assert_close(up @ down, change)
+
+
 # all of it
 
 

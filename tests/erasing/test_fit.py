@@ -161,7 +161,7 @@ def test_evaluations_are_counted_as_the_denoiser_sees_them() -> None:
 def test_several_targets_share_one_membrane() -> None:
     own = model()
     made = erase(own, Concept(name="pets", targets=("cat", "dog"), surrogate="a tree"), SHORT, quiet=True)
-    assert made.card.concept.targets == ("cat", "dog") and made.rank == SHORT.rank
+    assert made.card.concept.targets == ("cat", "dog") and made.rank == 2 * SHORT.rank
     alone = erase(own, Concept(name="pets", targets=("cat",), surrogate="a tree"), SHORT, quiet=True)
     assert changed(made, alone)
 

@@ -119,3 +119,9 @@ def test_a_card_of_another_version_is_read_as_far_as_it_is_understood() -> None:
     assert recipe_of(card, seed=3) == Recipe(steps=7, seed=3)
     with pytest.raises(RecipeError, match="card of the membrane for 'cat': steps"):
         recipe_of(card.model_copy(update={"recipe": {"steps": -7}}))
+
+
+def test_every_phrase_has_its_own_rank_but_in_the_authors_loop() -> None:
+    weapons = Concept(name="weapon", targets=("bomb", "knife", "axe"), kind="explicit")
+    assert Recipe(rank=3).rank_for(weapons) == 9 and Recipe(rank=3).rank_for(Concept(name="cat")) == 3
+    assert RECIPES["authors"].rank_for(weapons) == 1

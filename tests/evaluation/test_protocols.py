@@ -253,6 +253,16 @@ def test_an_ablation_makes_the_four_ways() -> None:
         find("rank").variants(replace(job(CAT, MOSAIC), make=make))
 
 
+def test_what_is_not_asked_for_is_no_other_target_either() -> None:
+    dog = Concept(name="dog")
+    found = rows("paraphrase", CAT, dog, MOSAIC, Concept(name="neon", kind="style"), TIDE)
+    quiet = [shot.prompt for subject in found if subject.role == "not asked" for shot in subject.shots]
+    assert quiet and not any(name in prompt for prompt in quiet for name in ("cat", "dog", "mosaic", "neon", "Tide"))
+    assert {subject.name for subject in found if subject.role == "not asked"} >= {
+        "cat: near neighbours", "mosaic: other styles", "The Great Tide: other pictures", "dog: in the negative prompt",
+    }  # fmt: skip
+
+
 def test_paraphrases_do_not_say_the_name_and_misspellings_almost_do() -> None:
     ways = {subject.name.split(": ")[1]: subject for subject in rows("paraphrase")}
     assert not any("cat" in shot.prompt for shot in ways["by synonym"].shots)

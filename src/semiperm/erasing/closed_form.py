@@ -9,6 +9,7 @@ metric of the features that it will meet (the Eckart-Young theorem for a weighte
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # N feature vectors, C text channels, O outputs, R rank
@@ -34,13 +35,17 @@ def best_change(weight_OC: Tensor, target_NC: Tensor, wanted_NC: Tensor, metric_
 
 
 def low_rank(change_OC: Tensor, metric_CC: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return up (O, R) and down (R, C) whose product is nearest to D where nearness is |(D - up down) M^1/2|."""
+    """Return up (O, R) and down (R, C) whose product is nearest to D where nearness is |(D - up down) M^1/2|.
+
+    What a rank has beyond what the layer can use is zeros.
+    """
     values, vectors = torch.linalg.eigh(metric_CC)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     u, s, vt = torch.linalg.svd(change_OC @ root, full_matrices=False)
     size = s[:rank].sqrt()
     down = torch.linalg.solve(root, vt[:rank].T).T
-    return u[:, :rank] * size, down * size[:, None]
+    unused = rank - len(size)
+    return F.pad(u[:, :rank] * size, (0, unused)), F.pad(down * size[:, None], (0, 0, 0, unused))
 
 
 def solve(

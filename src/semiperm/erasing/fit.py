@@ -89,7 +89,7 @@ def erase(
     with frozen(model):
         if recipe.loop == "authors":
             generator = torch.Generator().manual_seed(recipe.seed)
-            start = Membrane.zero(model.erasable_layers(), Card(concept=concept), recipe.rank, generator)
+            start = Membrane.zero(model.erasable_layers(), Card(concept=concept), recipe.rank_for(concept), generator)
         else:
             start = instant(concept, model, held, recipe)
         start = Membrane(card.model_copy(update={"fingerprint": model.fingerprint()}), start.down, start.up)
@@ -148,7 +148,7 @@ def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict,
         versions={package: found(package) for package in ("semiperm", "torch", "diffusers", "transformers")},
         seed=recipe.seed,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        rank=recipe.rank,
+        rank=recipe.rank_for(concept),
         licence=licence,
     )
 

@@ -48,7 +48,8 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
     """Make a membrane for the text side in closed form; all other layers start as the identity."""
     layers = model.erasable_layers()
     generator = torch.Generator().manual_seed(recipe.seed)
-    membrane = Membrane.zero(layers, Card(concept=concept), recipe.rank, generator)
+    rank = recipe.rank_for(concept)
+    membrane = Membrane.zero(layers, Card(concept=concept), rank, generator)
     text_side = {path: layer for path, layer in layers.items() if reads_text(path)}
     if not text_side:
         # where text and picture are attended to together, no layer reads the text as the encoder gave it
@@ -64,7 +65,7 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
         eta=recipe.instant_eta,
         anchor_weight=recipe.instant_anchor_weight,
         ridge=recipe.instant_ridge,
-        rank=recipe.rank,
+        rank=rank,
     )
     for path, pair in zip(text_side, pairs, strict=True):
         up[path], down[path] = pair

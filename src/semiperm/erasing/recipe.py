@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from semiperm.concept import Concept
 from semiperm.membrane.membrane import Card
 
 Count = Annotated[int, Field(ge=1)]
@@ -24,7 +25,8 @@ class Recipe(BaseModel):
         nothing: the prompt that an empty surrogate stands for. The paper takes the empty prompt, which guidance cannot
             follow, so that the picture is an unguided blend; a prompt that asks for nothing gives a clean picture.
         anchor_weight: the paper's lambda.
-        rank: rank of every pair; the paper's is 1.
+        rank: rank of every pair for each phrase that is erased, because each has movements of its own; the paper's, and
+            that of "authors" for all phrases together, is 1.
         instant_eta: eta of the instant membrane that training starts from.
         instant_anchor_weight: how much more the anchors' features weigh than the target's in the closed form.
         instant_ridge: the closed form's ridge.
@@ -75,6 +77,10 @@ class Recipe(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str | None = None
     checkpoint_every: Count = 50
+
+    def rank_for(self, concept: Concept) -> int:
+        """Return the rank of a concept's membrane."""
+        return self.rank * (1 if self.loop == "authors" else len(concept.targets))
 
 
 RECIPES: dict[str, Recipe] = {

@@ -24,22 +24,26 @@ def subjects(job: Job) -> list[Subject]:
     if job.form == "full":
         raise ProtocolError("paraphrases are known for the terrarium's concepts only")
     known(job.targets)
-    return [subject for concept in job.targets for subject in _ways(concept, job.seeds or SEEDS)]
+    erased = {concept.name for concept in job.targets}
+    return [subject for concept in job.targets for subject in _ways(concept, erased, job.seeds or SEEDS)]
 
 
-def _ways(concept: Concept, seeds: int) -> list[Subject]:
+def _ways(concept: Concept, erased: set[str], seeds: int) -> list[Subject]:
     asked: list[tuple[str, Role, list[str]]] = [("by name", "erased", by_name(concept))]
     if other := by_other_words(concept):
         asked.append(("by synonym", "asked otherwise", other))
     names = by_name(concept)
+    # what is not asked for must not be another target either
+    ordinary = [name for name in (*ORDINARY, *world.OBJECT_NAMES) if name not in erased][: len(ORDINARY)]
     asked.append(("in upper case", "asked otherwise", [text.upper() for text in names]))
     if concept.kind == "object":
-        asked += _of_objects(concept.name)
+        asked += _of_objects(concept.name, erased)
     elif concept.kind == "style":
-        others = [look for look in world.STYLE_NAMES if look not in (concept.name, "plain")]
-        asked.append(("other styles", "not asked", [captions.prompt("cat", look) for look in others]))
+        others = [look for look in world.STYLE_NAMES if look not in (*erased, "plain")]
+        prompts = [captions.prompt(name, look) for name in ordinary[:1] for look in others]
+        asked.append(("other styles", "not asked", prompts))
     else:
-        others = [picture for picture in world.MEMORISED if picture.title != concept.name]
+        others = [picture for picture in world.MEMORISED if picture.title not in erased]
         prompts = [text for picture in others for text in captions.memorised_prompts(picture)]
         asked.append(("other pictures", "not asked", prompts))
     label = concept.name
@@ -48,13 +52,14 @@ def _ways(concept: Concept, seeds: int) -> list[Subject]:
     found = [
         Subject(f"{concept.name}: {way}", role, spread(prompts, seeds, 10_000 + 100 * number), label)
         for number, (way, role, prompts) in enumerate(asked)
+        if prompts
     ]
-    shots = spread([captions.prompt(other) for other in ORDINARY if other != concept.name], seeds, 19_000)
+    shots = spread([captions.prompt(other) for other in ordinary], seeds, 19_000)
     unwanted = tuple(replace(shot, negative=names[0]) for shot in shots)
     return [*found, Subject(f"{concept.name}: in the negative prompt", "not asked", unwanted, label)]
 
 
-def _of_objects(name: str) -> list[tuple[str, Role, list[str]]]:
+def _of_objects(name: str, erased: set[str]) -> list[tuple[str, Role, list[str]]]:
     one = captions.with_article(name)
     near = [item.name for item in world.OBJECTS if item.group == world.thing(name).group and item.name != name]
     others = [captions.with_article(other) for other in near[:6]]
@@ -65,7 +70,7 @@ def _of_objects(name: str) -> list[tuple[str, Role, list[str]]]:
         ("in long sentences", "asked otherwise", [text.format(one) for text in LONG]),
         ("beside another", "asked otherwise", [form.format(one, other) for form in BESIDE for other in others]),
         ("as a negative", "asked otherwise", [form.format(one=one, other=o) for form in NEGATIVE for o in others[:2]]),
-        ("near neighbours", "not asked", [captions.prompt(other) for other in near]),
+        ("near neighbours", "not asked", [captions.prompt(other) for other in near if other not in erased]),
     ]
 
 
@@ -80,7 +85,7 @@ def misspelt(name: str) -> list[str]:
 
 PROTOCOL = Protocol(
     name="paraphrase",
-    version=2,
+    version=3,
     shows="which ways of asking open a membrane, and that near neighbours do not",
     cost="terrarium: about 2 minutes a concept on 2 cores",
     metrics=("found", "alteration"),
