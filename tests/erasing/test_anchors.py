@@ -155,6 +155,15 @@ def test_a_name_that_means_the_target_is_no_anchor_unless_the_user_says_so() -> 
     assert "a horse" in built(Concept(name="cat"), encoder, more=["a horse"]).prompts
 
 
+def test_a_name_that_means_any_of_several_targets_is_no_anchor_either() -> None:
+    planted = {"cat": axis(size=1.0), "cow": axis(number=1), "horse": axis(number=1, size=1.1), "sheep": axis(number=2)}
+    encoder = WordEncoder(planted=planted)
+    held = by_name(Concept(name="cattle", targets=("cat", "cow")), encoder.encode)
+    assert "a horse" not in held.prompts and "a sheep" in held.prompts
+    alone = by_name(Concept(name="cat"), encoder.encode)
+    assert "a horse" in alone.prompts
+
+
 # every word that stands in the sentences around anchors is somebody's target
 TARGETS = [
     Concept(name="cat"),

@@ -101,15 +101,16 @@ def _free(templates: tuple[str, ...], own: set[str]) -> tuple[str, ...]:
 def by_name(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = ()) -> Anchors:
     """Take every candidate by its bare name, and weigh it against the target.
 
-    A candidate that means the same as the target to this text encoder (cosine above 0.97) is left out, unless the user
+    A candidate that means the same as a target to this text encoder (cosine above 0.97) is left out, unless the user
     gave it; the user's anchors stay as they were written.
     """
     names = candidates(concept, more)
     given = set(more)
-    target_1C = _target(concept, encode)
+    targets_PC = _targets(concept, encode)
     prompts = ["", *(name if name in given else said(name, "a {}") for name in names)]
     features = encode(prompts)
-    alike_N = (flat(features) @ target_1C.T).squeeze(1)
+    # of several phrases the one that is most alike counts
+    alike_N = (flat(features) @ targets_PC.T).amax(1)
     kept = [0, *(row for row, name in enumerate(names, 1) if alike_N[row] < SAME or name in given)]
     near = sorted(range(1, len(kept)), key=lambda row: -float(alike_N[kept[row]]))[:NEIGHBOURS]
     return Anchors(
@@ -132,10 +133,10 @@ def in_sentences(
         for number, name in enumerate(held.names)
     ]
     features = concatenate([held.features, encode(spoken)])
-    alike_N = (flat(features) @ _target(concept, encode).T).squeeze(1)
+    alike_N = (flat(features) @ _targets(concept, encode).T).amax(1)
     near = tuple(row + variant * count for variant in range(variants + 1) for row in held.neighbours)
     return Anchors((*held.prompts, *spoken), features, density(alike_N.cpu()), near, held.names)
 
 
-def _target(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
-    return flat(encode([said(concept.targets[0], "a {}")])).mean(0, keepdim=True)
+def _targets(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
+    return flat(encode([said(phrase, "a {}") for phrase in concept.targets]))
