@@ -121,7 +121,10 @@ def test_a_card_of_another_version_is_read_as_far_as_it_is_understood() -> None:
         recipe_of(card.model_copy(update={"recipe": {"steps": -7}}))
 
 
-def test_every_phrase_has_its_own_rank_but_in_the_authors_loop() -> None:
+def test_phrases_have_a_rank_each_and_share_the_steps_but_in_the_authors_loop() -> None:
     weapons = Concept(name="weapon", targets=("bomb", "knife", "axe"), kind="explicit")
     assert Recipe(rank=3).rank_for(weapons) == 9 and Recipe(rank=3).rank_for(Concept(name="cat")) == 3
     assert RECIPES["authors"].rank_for(weapons) == 1
+    assert Recipe().learning_rate_for(weapons) == pytest.approx(Recipe().learning_rate / 1.7320508)
+    assert Recipe().learning_rate_for(Concept(name="cat")) == Recipe().learning_rate
+    assert RECIPES["authors"].learning_rate_for(weapons) == 1e-4

@@ -176,7 +176,8 @@ def _train(
     with stack, interruptible() as interrupted:
         model.wake()
         weights = stack.trainable("membrane")
-        optimizer = torch.optim.AdamW(weights, recipe.learning_rate, weight_decay=0.01)
+        rate = recipe.learning_rate_for(start.card.concept)
+        optimizer = torch.optim.AdamW(weights, rate, weight_decay=0.01)
         run = Run(weights, optimizer, predict, torch.Generator().manual_seed(recipe.seed), empty)
         if resume:
             checkpoint.load(checkpoint.existing(where), start.card, run)
@@ -199,7 +200,7 @@ def _train(
             task = bar.add_task(f"erasing {start.card.concept.name}", total=recipe.steps, completed=run.step, told="")
             while run.step < recipe.steps:
                 for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * factor(recipe, run.step)
+                    group["lr"] = rate * factor(recipe, run.step)
                 optimizer.zero_grad(set_to_none=True)
                 losses = step()
                 optimizer.step()
