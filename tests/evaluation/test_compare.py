@@ -28,7 +28,10 @@ def report_of(found: dict[str, Estimate], name: str = "guarded", **changes: obje
     row = Row(name="cat", role="erased", pictures=100, opened=1.0, figures=found, bare={"found": share(0.9)})
     kept = Row(
         name="<dog>", role="kept", pictures=50, opened=0.0, bare={"found": share(0.8)},
-        figures={"found": share(0.8), "unchanged": share(0.98), "CS": Estimate(value=61.5, low=60, high=63, count=50)},
+        figures={
+            "found": share(0.8), "unchanged": share(0.98), "error": share(0.004),
+            "CS": Estimate(value=61.5, low=60, high=63, count=50),
+        },
     )  # fmt: skip
     part = Part(
         name=name, model="m", membranes={"cat": "abc"}, transport="calibrated", rows=[row, kept], closed=50,
@@ -70,6 +73,7 @@ def test_reports_are_compared_figure_by_figure() -> None:
         ("cat", "found"),
         ("<dog>", "found"),
         ("<dog>", "unchanged"),
+        ("<dog>", "error"),
         ("<dog>", "CS"),
     }
     assert by["cat", "found"].certain and by["cat", "found"].change.value == pytest.approx(-0.48)
@@ -117,10 +121,13 @@ def test_a_browser_shows_the_page_without_scrolling_sideways(width: int, tmp_pat
 
 
 def test_the_table_has_a_line_for_each_subject_and_reported_figures_in_another() -> None:
-    text = markdown(report_of({"found": share(0.02)}))
+    found = report_of({"found": share(0.02)})
+    text = markdown(found)
     assert "| cat | erased | 100 | 1.00 | 2% (bare 90%) |" in text
-    assert "| <dog> | kept | 50 | 0.00 | 80% (bare 80%) | 98% | 61.50 |" in text
-    assert "98% of 50" in text
+    assert "| <dog> | kept | 50 | 0.00 | 80% (bare 80%) | 98% | 0.4% | 61.50 |" in text
+    assert "98% of 50 | 0.4% |" in text
+    several = markdown(found.model_copy(update={"parts": [*found.parts, *found.parts]}))
+    assert several.count("98% of 50 | 0.4% |") == 2 and "| cat | erased |" not in several
     measured, reported = text.split("*Reported*")
     assert "55.48" in reported and "55.48" not in measured
 

@@ -11,11 +11,13 @@ ROLES = ("erased", "asked otherwise", "not asked", "kept", "other domain")
 
 
 def markdown(report: Report) -> str:
-    """Return what a report measured: a line a part, and under each part a line a subject; reported figures apart."""
+    """Return what a report measured: a line a part, or for a single part a line a subject too; reported figures apart.
+
+    The subjects of several parts would be pages; they stand in report.html.
+    """
     blocks = [_summary(report)]
-    for part in report.parts:
-        title = f"**{part.name}**\n\n" if len(report.parts) > 1 else ""
-        blocks.append(title + _rows(part))
+    if len(report.parts) == 1:
+        blocks.append(_rows(report.parts[0]))
     if measured := in_columns(report):
         blocks.append(f"*Measured* here, in the published table's columns\n\n{_table(*measured)}")
     if report.reported in REPORTED:
@@ -40,17 +42,22 @@ def _summary(report: Report) -> str:
     for part in report.parts:
         if part.membranes and part.model not in models:
             title = f"bare {part.model}" if many else "bare model"
-            lines.append([title, *(_told(name, part.bare_summary, name) for name in names), ""])
+            lines.append([title, *(_told(name, part.bare_summary, name) for name in names), "", ""])
         models.add(part.model)
-        # of the rows that should not change
-        kept = [
-            row for row in part.rows if row.role not in ("erased", "asked otherwise") and "unchanged" in row.figures
-        ]
-        count = sum(row.pictures for row in kept)
-        same = sum(row.figures["unchanged"].value * row.pictures for row in kept) / count if count else 0
-        unchanged = f"{same:.0%} of {count}" if count else ""
-        lines.append([part.name, *(_told(name, part.summary, name) for name in names), unchanged])
-    return _table(["measured", *names, "pictures unchanged"], lines)
+        lines.append([part.name, *(_told(name, part.summary, name) for name in names), *_altered(part)])
+    return _table(["measured", *names, "pictures unchanged", "error"], lines)
+
+
+def _altered(part: Part) -> tuple[str, str]:
+    """Return how many of the pictures that should not change did not, and the mean error of them all."""
+    kept = [row for row in part.rows if row.role not in ("erased", "asked otherwise") and "unchanged" in row.figures]
+    count = sum(row.pictures for row in kept)
+    if not count:
+        return "", ""
+    same, error = (
+        sum(row.figures[name].value * row.pictures for row in kept) / count for name in ("unchanged", "error")
+    )
+    return f"{same:.0%} of {count}", f"{error:.1%}"
 
 
 def _told(name: str, figures: dict, key: str) -> str:
