@@ -49,7 +49,7 @@ def trade(report: Report) -> str | None:
     bare = report.parts[0].bare_summary
     if {"UA", "IRA"} <= bare.keys():
         axes.plot(bare["UA"].value, bare["IRA"].value, "s", color=GREY, label="bare model")
-    figure.legend(loc="outside center right", fontsize=8)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("UA: the target is gone from")
@@ -75,7 +75,7 @@ def ways(report: Report) -> str | None:
     axes.set_xticks(range(len(report.parts)), [part.name for part in report.parts], rotation=20, ha="right")
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("share of the pictures")
-    figure.legend(loc="outside center right", fontsize=8)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
     return _svg(figure)
 
 
