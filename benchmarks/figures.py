@@ -44,7 +44,7 @@ RUNS: tuple[tuple[str, tuple[Concept, ...], str, int | None], ...] = (
     ("eta", (CAT,), "default", 4),
     ("rank", (CAT,), "default", 4),
     ("multi", MANY, "instant", 2),
-    ("transfer", (CAT,), "default", None),
+    ("transfer", (CAT,), "default", 4),
 )
 
 
