@@ -47,6 +47,8 @@ def main(
         trio = [concept for concept in CONCEPTS if concept.name in TOGETHER]
         membranes = [make(concept, recipe) for concept in trio]
         for concept in trio:
+            if only and concept.name not in only:
+                continue
             where = out / "together" / f"{recipe}-{concept.slug}.json"
             if not where.exists():
                 write(where, json.dumps(measure(bench, membranes, concept, seeds, ordinary)))
