@@ -51,6 +51,23 @@ def test_several_targets_are_told_apart() -> None:
     assert laid[0] == ("method", "CS cat", "CER cat", "CS fox", "CER fox")
 
 
+def test_a_target_that_is_not_erased_yet_has_its_columns_all_the_same() -> None:
+    cat = _row("cat", "erased", {"CS": 50.0, "CER": 0.5}, {"CS": 70.0, "CER": 0.0})
+    fox = _row("fox", "erased", {"CS": 40.0, "CER": 1.0, "FID": 80.0}, {"CS": 60.0, "CER": 0.1})
+    still = _row("fox", "kept", {"CS": 60.0, "FID": 2.0}, {"CS": 60.0})
+    dog = _row("dog", "kept", {"CS": 60.0, "FID": 3.0}, {"CS": 60.0})
+    assert in_columns(
+        _report("multi", _part("1 together", [cat, still, dog]), _part("2 together", [cat, fox, dog]))
+    ) == (
+        ("method", "CS cat", "CER cat", "CS fox", "CER fox", "FID dog"),
+        [
+            ("bare model", "70.00", "0.00", "60.00", "10.00", ""),
+            ("1 together", "50.00", "50.00", "60.00", "", "3.00"),
+            ("2 together", "50.00", "50.00", "40.00", "100.00", "3.00"),
+        ],
+    )
+
+
 def test_the_change_of_exposures_counts_pictures_not_rows() -> None:
     # 8 of 10 and 2 of 40 before, 1 of 10 and 0 of 40 after: from 10 to 1
     rows = [

@@ -45,15 +45,18 @@ def _gone(figures: dict[str, Estimate]) -> Cells:
 
 
 def _targets_and_others(parts: list[Part]) -> tuple[Cells, list[Cells]]:
-    """CS and CER of each target, FID of everything else."""
-    erased, others = _erased(parts[0]), _others(parts[0])
+    """CS and CER of each target, FID of everything else; what one part does not erase yet has no CER there."""
+    targets = {row.name: row for part in parts for row in part.rows if row.role == "erased"}
+    erased = list(targets.values())[:TARGETS]
+    others = [row.name for row in parts[0].rows if row.role in ("kept", "other domain") and row.name not in targets]
+    others = others[:OTHERS]
     heads = [f"{name} {row.name}" if len(erased) > 1 else name for row in erased for name in ("CS", "CER")]
-    bare = [cell for row in erased for cell in _gone(row.bare)]
-    lines = [("bare model", *bare, *[""] * len(others))]
+    lines = [("bare model", *(cell for row in erased for cell in _gone(row.bare)), *[""] * len(others))]
     for part in parts:
-        told = [cell for row in _erased(part) for cell in _gone(row.figures)]
-        lines.append((part.name, *told, *(_number(row.figures, "FID") for row in _others(part))))
-    return ("method", *heads, *(f"FID {row.name}" for row in others)), lines
+        by_name = {row.name: row.figures for row in part.rows}
+        told = [cell for row in erased for cell in _gone(by_name[row.name])]
+        lines.append((part.name, *told, *(_number(by_name[name], "FID") for name in others)))
+    return ("method", *heads, *(f"FID {name}" for name in others)), lines
 
 
 def _ablation(parts: list[Part]) -> tuple[Cells, list[Cells]]:
