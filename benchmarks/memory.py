@@ -100,7 +100,9 @@ def row(name: str, recipe: Recipe) -> list[str]:
     """Return one model's figures in GiB."""
     real = REAL[name]
     denoiser = real.denoiser("meta")
-    membrane = Membrane.zero(real.model(denoiser, "meta").erasable_layers(), Card(concept=Concept(name="cat")))
+    concept = Concept(name="cat")
+    layers = real.model(denoiser, "meta").erasable_layers()
+    membrane = Membrane.zero(layers, Card(concept=concept), recipe.rank_for(concept))
     plain, little = (peak(real, "meta", recipe, checkpointing) for checkpointing in (False, True))
     # weights, gradients and two moments, all in float32
     figures = [weights(denoiser), 16 * membrane.size, encoding(real), weights(denoiser) + plain]

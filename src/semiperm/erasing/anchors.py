@@ -106,11 +106,9 @@ def by_name(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], m
     """
     names = candidates(concept, more)
     given = set(more)
-    targets_PC = _targets(concept, encode)
     prompts = ["", *(name if name in given else said(name, "a {}") for name in names)]
     features = encode(prompts)
-    # of several phrases the one that is most alike counts
-    alike_N = (flat(features) @ targets_PC.T).amax(1)
+    alike_N = _alike(features, concept, encode)
     kept = [0, *(row for row, name in enumerate(names, 1) if alike_N[row] < SAME or name in given)]
     near = sorted(range(1, len(kept)), key=lambda row: -float(alike_N[kept[row]]))[:NEIGHBOURS]
     return Anchors(
@@ -133,10 +131,12 @@ def in_sentences(
         for number, name in enumerate(held.names)
     ]
     features = concatenate([held.features, encode(spoken)])
-    alike_N = (flat(features) @ _targets(concept, encode).T).amax(1)
+    alike_N = _alike(features, concept, encode)
     near = tuple(row + variant * count for variant in range(variants + 1) for row in held.neighbours)
     return Anchors((*held.prompts, *spoken), features, density(alike_N.cpu()), near, held.names)
 
 
-def _targets(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
-    return flat(encode([said(phrase, "a {}") for phrase in concept.targets]))
+def _alike(features: TextFeatures, concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
+    """Return each prompt's cosine with the target, of several phrases with the one that it is most like: (N,)."""
+    targets = encode([said(phrase, "a {}") for phrase in concept.targets])
+    return (flat(features) @ flat(targets).T).amax(1)

@@ -148,7 +148,6 @@ def _card(concept: Concept, model: DiffusionModel, recipe: Recipe, fitted: dict,
         versions={package: found(package) for package in ("semiperm", "torch", "diffusers", "transformers")},
         seed=recipe.seed,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        rank=recipe.rank_for(concept),
         licence=licence,
     )
 

@@ -25,8 +25,7 @@ class Recipe(BaseModel):
         nothing: the prompt that an empty surrogate stands for. The paper takes the empty prompt, which guidance cannot
             follow, so that the picture is an unguided blend; a prompt that asks for nothing gives a clean picture.
         anchor_weight: the paper's lambda.
-        rank: rank of every pair for each phrase that is erased, because each has movements of its own; the paper's, and
-            that of "authors" for all phrases together, is 1.
+        rank: rank of every pair for each phrase that is erased, because each moves by itself; the paper's is 1.
         instant_eta: eta of the instant membrane that training starts from.
         instant_anchor_weight: how much more the anchors' features weigh than the target's in the closed form.
         instant_ridge: the closed form's ridge.
@@ -81,11 +80,15 @@ class Recipe(BaseModel):
 
     def rank_for(self, concept: Concept) -> int:
         """Return the rank of a concept's membrane."""
-        return self.rank * (1 if self.loop == "authors" else len(concept.targets))
+        return self.rank * self._phrases(concept)
 
     def learning_rate_for(self, concept: Concept) -> float:
         """Return the learning rate that a concept's training begins with."""
-        return self.learning_rate / (1 if self.loop == "authors" else len(concept.targets) ** 0.5)
+        return self.learning_rate / self._phrases(concept) ** 0.5
+
+    def _phrases(self, concept: Concept) -> int:
+        # the authors' loop trains the first phrase alone
+        return 1 if self.loop == "authors" else len(concept.targets)
 
 
 RECIPES: dict[str, Recipe] = {

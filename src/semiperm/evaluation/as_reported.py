@@ -48,8 +48,7 @@ def _targets_and_others(parts: list[Part]) -> tuple[Cells, list[Cells]]:
     """CS and CER of each target, FID of everything else; what one part does not erase yet has no CER there."""
     targets = {row.name: row for part in parts for row in part.rows if row.role == "erased"}
     erased = list(targets.values())[:TARGETS]
-    others = [row.name for row in parts[0].rows if row.role in ("kept", "other domain") and row.name not in targets]
-    others = others[:OTHERS]
+    others = [row.name for row in _of_role(parts[0], "kept", "other domain") if row.name not in targets][:OTHERS]
     heads = [f"{name} {row.name}" if len(erased) > 1 else name for row in erased for name in ("CS", "CER")]
     lines = [("bare model", *(cell for row in erased for cell in _gone(row.bare)), *[""] * len(others))]
     for part in parts:

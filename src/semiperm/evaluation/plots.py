@@ -69,9 +69,9 @@ def ways(report: Report) -> str | None:
         # a little aside, because figures of 1 lie on one another
         measured = [(place, part.summary[name]) for place, part in enumerate(report.parts) if name in part.summary]
         places = [place + 0.12 * (number - (len(drawn) - 1) / 2) for place, _ in measured]
-        reach = [[side for (side,) in ends] for ends in zip(*(_reach(found) for _, found in measured), strict=True)]
+        found = [one for _, one in measured]
         axes.errorbar(
-            places, [found.value for _, found in measured], yerr=reach, fmt="o-", color=colour, capsize=2, label=name
+            places, [one.value for one in found], yerr=_reach(*found), fmt="o-", color=colour, capsize=2, label=name
         )
     axes.set_xticks(range(len(report.parts)), [part.name for part in report.parts], rotation=20, ha="right")
     axes.set_ylim(-0.03, 1.03)
@@ -101,8 +101,8 @@ def openings(part: Part) -> str | None:
     return _svg(figure)
 
 
-def _reach(found: Estimate) -> list[list[float]]:
-    return [[found.value - found.low], [found.high - found.value]]
+def _reach(*found: Estimate) -> list[list[float]]:
+    return [[one.value - one.low for one in found], [one.high - one.value for one in found]]
 
 
 def _svg(figure: Figure) -> str:

@@ -163,8 +163,9 @@ class _Measured:
              batch=self.batch, done=self.done)  # fmt: skip
         where = dict.fromkeys(closed, store) | dict.fromkeys(acting, own)
         proof = _prove(source, bare, closed)
-        part = variant.name, source, source.membranes, variant.transport, store, where, opened, proof
-        return self._part(*part, spared=variant.spared)
+        return self._part(
+            variant.name, source, source.membranes, variant.transport, store, where, opened, proof, variant.spared
+        )
 
     def _bare(self, subject: Subject, store: Store) -> tuple[Seen, dict[str, Estimate]]:
         """Return the bare model's row; what was looked at for one variant is not looked at again for the next."""
