@@ -1,9 +1,10 @@
-"""What several tests of the terrarium share: the font's mark, ways to name a thing, a training set without glyphs."""
+"""What several tests of the terrarium share: the font's mark, ways to name a thing, relatives made in seconds."""
 
 import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from semiperm.terrarium import scenes, world
 from semiperm.terrarium.captions import caption
 from semiperm.terrarium.dataset import Dataset
+from semiperm.terrarium.recipe import DenoiserTraining
+from semiperm.terrarium.relatives import FlowRecipe, Relative, TowerRecipe
 
 needs_font = pytest.mark.skipif(
     not scenes.FONT.exists(), reason="scenes are drawn with the font of the package fonts-noto-color-emoji"
@@ -42,3 +45,17 @@ def noise_dataset(folder: Path, count: int) -> Dataset:
     rows = {"scenes": [asdict(scene) for scene in some], "captions": [caption(scene, rng) for scene in some]}
     (folder / "scenes.json").write_text(json.dumps(rows))
     return Dataset(folder)
+
+
+def tiny(family: str, **changes: Any) -> Relative:
+    """Return the recipe of a relative that is made in seconds."""
+    return Relative(
+        name=family,
+        what="a test's",
+        minutes=1,
+        family=family,  # pyright: ignore[reportArgumentType]
+        training=DenoiserTraining(steps=2, batch=2, learning_rate=1e-3, warm_up=1, ema=0.5),
+        tower=TowerRecipe(width=32, layers=2, heads=2, steps=1, batch=2),
+        flow=FlowRecipe(layers=2, heads=2, head_width=16),
+        **changes,
+    )

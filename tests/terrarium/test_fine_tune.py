@@ -6,40 +6,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.models.attention_processor import JointAttnProcessor2_0
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from safetensors.torch import load_file
 
 from semiperm.evaluation.pictures import generate
 from semiperm.evaluation.terrarium import measure
 from semiperm.models.load import TERRARIUM, ModelLoadError, load_model
-from semiperm.terrarium import fine_tune, loop, scenes, siblings
-from semiperm.terrarium.denoiser import diffusion_loss, new_scheduler
+from semiperm.terrarium import fine_tune, loop, scenes
 from semiperm.terrarium.oracle import load_oracle
-from semiperm.terrarium.recipe import DenoiserTraining
-from semiperm.terrarium.relatives import RELATIVES, FlowRecipe, Relative, RelativeError, TowerRecipe, built
-from tests.terrarium.helpers import needs_font, noise_dataset
+from semiperm.terrarium.relatives import RELATIVES, RelativeError, built
+from tests.terrarium.helpers import needs_font, noise_dataset, tiny
 
-PROMPTS = ["a cat", "two dogs and a tree"]
 FAMILIES = {
     "fine-tune": ("StableDiffusionPipeline", "epsilon"),
     "v-prediction": ("StableDiffusionPipeline", "v_prediction"),
     "xl": ("StableDiffusionXLPipeline", "epsilon"),
     "flow": ("StableDiffusion3Pipeline", "flow"),
 }
-
-
-def tiny(family: str, **changes: Any) -> Relative:
-    return Relative(
-        name=family,
-        what="a test's",
-        minutes=1,
-        family=family,  # pyright: ignore[reportArgumentType]
-        training=DenoiserTraining(steps=2, batch=2, learning_rate=1e-3, warm_up=1, ema=0.5),
-        tower=TowerRecipe(width=32, layers=2, heads=2, steps=1, batch=2),
-        flow=FlowRecipe(layers=2, heads=2, head_width=16),
-        **changes,
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -113,50 +96,6 @@ def test_a_stopped_build_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch
     name = "unet/diffusion_pytorch_model.safetensors"
     one, other = load_file(stopped / name), load_file(at_once / name)
     assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-def test_the_xl_sibling_starts_where_the_base_ended(tmp_path: Path) -> None:
-    base, model = siblings._base(tiny("xl"), tmp_path), siblings._xl(tiny("xl"), tmp_path)
-    x, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 800])
-    with torch.no_grad():
-        wanted, found = (one.predict(x, t, one.encode(PROMPTS)) for one in (base, model))
-    assert (found - wanted).abs().mean() < 0.05 * wanted.abs().mean()
-    # it reads both towers, and the pooled text is of the second
-    features = model.encode(PROMPTS)
-    assert features.hidden_BTC.shape[-1] == 128 + 32
-    assert features.pooled_BC is not None and features.pooled_BC.shape == (2, 128)
-
-
-def test_one_position_stands_for_all_of_t5s_zeros(tmp_path: Path) -> None:
-    recipe = tiny("flow")
-    model = siblings._transformer(recipe, tmp_path)
-    whole, short = model.encode(PROMPTS), fine_tune._read(model, recipe, PROMPTS)
-    assert whole.hidden_BTC.shape[1] - short.hidden_BTC.shape[1] == siblings.T5_TOKENS - 1
-    x, t = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([300.0, 800.0])
-    with torch.no_grad():
-        found = model.predict(x, t, short)
-        denoiser: Any = model.denoiser
-        denoiser.set_attn_processor(JointAttnProcessor2_0())
-        assert torch.allclose(found, model.predict(x, t, whole), atol=1e-5)
-        # the count matters
-        assert not torch.allclose(found, model.predict(x, t, short), atol=1e-3)
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_who_knows_the_picture_has_no_loss(prediction_type: str) -> None:
-    kept = new_scheduler().alphas_cumprod
-    x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-
-    def knowing(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        signal, level = (share[t].sqrt().view(-1, 1, 1, 1) for share in (kept, 1 - kept))
-        noise = (noisy - signal * x) / level
-        return noise if prediction_type == "epsilon" else signal * noise - level * x
-
-    settings = DenoiserTraining()
-    torch.manual_seed(0)
-    assert float(diffusion_loss(knowing, x, kept, settings, prediction_type)) < 1e-3
-    other = {"epsilon": "v_prediction", "v_prediction": "epsilon"}[prediction_type]
-    assert float(diffusion_loss(knowing, x, kept, settings, other)) > 0.03
 
 
 def test_relatives_load_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,16 @@ from semiperm.models.load import TERRARIUM, load_model
 from semiperm.terrarium import dataset, scenes, train, world
 from semiperm.terrarium.clip import new_clip, tokenise, train_clip
 from semiperm.terrarium.dataset import Dataset
-from semiperm.terrarium.denoiser import new_denoiser, new_scheduler, train_denoiser
+from semiperm.terrarium.denoiser import diffusion_loss, new_denoiser, new_scheduler, train_denoiser
 from semiperm.terrarium.oracle import SUBJECTS, Oracle, OracleNet, load_oracle, save_oracle, train_oracle
-from semiperm.terrarium.recipe import ClipRecipe, DenoiserRecipe, OracleRecipe, TerrariumRecipe, VaeRecipe
+from semiperm.terrarium.recipe import (
+    ClipRecipe,
+    DenoiserRecipe,
+    DenoiserTraining,
+    OracleRecipe,
+    TerrariumRecipe,
+    VaeRecipe,
+)
 from semiperm.terrarium.vae import encode, new_vae, reconstruction_loss, train_vae
 from tests.terrarium.helpers import needs_font, noise_dataset
 
@@ -138,6 +145,23 @@ def test_attention_stands_where_the_recipe_says() -> None:
     attended = [hasattr(block, "attentions") for block in unet.down_blocks]
     assert attended == [level in TINY.denoiser.attention_levels for level in range(3)]
     assert [hasattr(block, "attentions") for block in unet.up_blocks] == attended[::-1]
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_who_knows_the_picture_has_no_loss(prediction_type: str) -> None:
+    kept = new_scheduler().alphas_cumprod
+    x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def knowing(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        signal, level = (share[t].sqrt().view(-1, 1, 1, 1) for share in (kept, 1 - kept))
+        noise = (noisy - signal * x) / level
+        return noise if prediction_type == "epsilon" else signal * noise - level * x
+
+    settings = DenoiserTraining()
+    torch.manual_seed(0)
+    assert float(diffusion_loss(knowing, x, kept, settings, prediction_type)) < 1e-3
+    other = {"epsilon": "v_prediction", "v_prediction": "epsilon"}[prediction_type]
+    assert float(diffusion_loss(knowing, x, kept, settings, other)) > 0.03
 
 
 def test_the_schedule_is_stable_diffusions() -> None:
