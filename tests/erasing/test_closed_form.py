@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semiperm.erasing.closed_form import best_change, direction, low_rank, metric, solve
+from semiperm.erasing.closed_form import REACH, best_change, direction, firmest, low_rank, metric, reached, solve
 from semiperm.erasing.objective import erasing_target
 
 OUT, TEXT = 5, 7
@@ -74,6 +74,27 @@ def test_the_change_is_where_the_stated_cost_has_no_slope() -> None:
     )
     (slope,) = torch.autograd.grad(cost, change)
     assert slope.abs().max() < 1e-10
+
+
+# how firmly anchors are held
+
+
+def test_what_is_reached_falls_as_one_anchor_along_the_target_weighs_more() -> None:
+    # with e = p = one axis and no ridge, D e = g / (1 + weight)
+    e, g = torch.eye(TEXT, dtype=torch.float64)[:1], numbers(0, 1, TEXT)
+    for weight in (0.0, 1.0, 3.0):
+        found = reached(e, g, metric(e, e, weight, 1e-9))
+        assert found == pytest.approx(1 - (weight / (1 + weight)) ** 2, abs=1e-6)
+
+
+@pytest.mark.parametrize(("along", "times"), [(0.01, 100), (0.03, 10), (1.0, 1)])
+def test_anchors_are_held_as_firmly_as_the_target_can_bear(along: float, times: int) -> None:
+    axes = torch.eye(TEXT, dtype=torch.float64)
+    e, s, p = axes[:1], axes[1:2], along * axes[:1]
+    weight = firmest(e, s, p, eta=0.3, anchor_weight=10.0, ridge=1e-6)
+    assert weight == 10.0 * times
+    if times > 1:
+        assert reached(e, direction(e, s, 0.3), metric(e, p, weight, 1e-6)) >= REACH
 
 
 # the low-rank part

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from semiperm.concept import Concept
 from semiperm.erasing.anchors import Anchors
-from semiperm.erasing.closed_form import solve
+from semiperm.erasing.closed_form import firmest, solve
 from semiperm.erasing.prompts import target_prompts
 from semiperm.erasing.recipe import Recipe
 from semiperm.membrane.membrane import Card, Membrane
@@ -56,17 +56,12 @@ def instant(concept: Concept, model: DiffusionModel, anchors: Anchors, recipe: R
         return membrane
     target_NC, surrogate_NC = text_pairs(concept, model, recipe.nothing)
     anchors_NC = torch.cat(model.keys_read(anchors.features))
+    features = tuple(part.float().cpu() for part in (target_NC, surrogate_NC, anchors_NC))
+    eta, ridge = recipe.instant_eta, recipe.instant_ridge
+    weight = firmest(*features, eta=eta, anchor_weight=recipe.instant_anchor_weight, ridge=ridge)
+    layer_weights = [linear_weight(cast(nn.Linear, layer), model.dtype) for layer in text_side.values()]
+    pairs = solve(layer_weights, *features, eta=eta, anchor_weight=weight, ridge=ridge, rank=rank)
     down, up = dict(membrane.down), dict(membrane.up)
-    pairs = solve(
-        [linear_weight(cast(nn.Linear, layer), model.dtype) for layer in text_side.values()],
-        target_NC.float().cpu(),
-        surrogate_NC.float().cpu(),
-        anchors_NC.float().cpu(),
-        eta=recipe.instant_eta,
-        anchor_weight=recipe.instant_anchor_weight,
-        ridge=recipe.instant_ridge,
-        rank=rank,
-    )
     for path, pair in zip(text_side, pairs, strict=True):
         up[path], down[path] = pair
     return Membrane(membrane.card, down, up)

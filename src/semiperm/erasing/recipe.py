@@ -27,7 +27,8 @@ class Recipe(BaseModel):
         anchor_weight: the paper's lambda.
         rank: rank of every pair for each phrase that is erased, because each moves by itself; the paper's is 1.
         instant_eta: eta of the instant membrane that training starts from.
-        instant_anchor_weight: how much more the anchors' features weigh than the target's in the closed form.
+        instant_anchor_weight: how much more the anchors' features weigh than the target's in the closed form,
+            at least.
         instant_ridge: the closed form's ridge.
         steps: optimiser steps after the instant membrane; 0 stops there.
         states: noisy states a step.
