@@ -119,9 +119,9 @@ RELATIVES: dict[str, Relative] = {
             name="flow",
             what="flow-transformer sibling, as SD3 is built, from nothing",
             family="flow",
-            minutes=45,
+            minutes=75,
             scenes=8000,
-            training=DenoiserTraining(steps=2000, batch=32, learning_rate=1e-3, warm_up=100, ema=0.995),
+            training=DenoiserTraining(steps=5000, batch=32, learning_rate=1e-3, warm_up=100, ema=0.995),
         ),
     )
 }
