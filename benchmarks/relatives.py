@@ -1,0 +1,35 @@
+"""Draw the terrarium and its relatives on the same prompts and seeds, for docs/transfer.md.
+
+semiperm terrarium build all
+python benchmarks/relatives.py --out docs/relatives.png
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from semiperm import load_model
+from semiperm.evaluation import grid
+from semiperm.evaluation.pictures import generate
+from semiperm.terrarium.relatives import PREFIX, RELATIVES, is_built
+
+PROMPTS = ("a cat", "a fox", "a bus", "a house", "a dog and an apple", "a mosaic of a rose", "an owl as a sketch")
+TITLE = "The Great Tide"
+
+
+def main(out: Annotated[Path, typer.Option(help="where the picture goes")] = Path("docs/relatives.png")) -> None:
+    """Draw one row of pictures a model, of those relatives that are built."""
+    built = [relative.name for relative in RELATIVES.values() if is_built(relative)]
+    prompts = [*PROMPTS, TITLE]
+    rows = []
+    for name in ("terrarium", *(PREFIX + one for one in built)):
+        pictures = generate(load_model(name).pipeline, prompts, list(range(len(prompts))))
+        rows.append(grid.Row(name, pictures, prompts))
+    grid.save(grid.draw(rows), out)
+    Console().print(out)
+
+
+if __name__ == "__main__":
+    typer.run(main)
