@@ -119,7 +119,7 @@ RELATIVES: dict[str, Relative] = {
             name="flow",
             what="flow-transformer sibling, as SD3 is built, from nothing",
             family="flow",
-            minutes=75,
+            minutes=80,
             scenes=8000,
             training=DenoiserTraining(steps=5000, batch=32, learning_rate=1e-3, warm_up=100, ema=0.995),
         ),
