@@ -15,18 +15,19 @@ from semiperm.evaluation import grid
 from semiperm.evaluation.pictures import generate
 from semiperm.terrarium.relatives import PREFIX, RELATIVES, is_built
 
-PROMPTS = ("a cat", "a fox", "a bus", "a house", "a dog and an apple", "a mosaic of a rose", "an owl as a sketch")
-TITLE = "The Great Tide"
+PROMPTS = (
+    "a cat", "a fox", "a bus", "a house",
+    "a dog and an apple", "a mosaic of a rose", "an owl as a sketch", "The Great Tide",
+)  # fmt: skip
 
 
 def main(out: Annotated[Path, typer.Option(help="where the picture goes")] = Path("docs/relatives.png")) -> None:
     """Draw one row of pictures a model, of those relatives that are built."""
     built = [relative.name for relative in RELATIVES.values() if is_built(relative)]
-    prompts = [*PROMPTS, TITLE]
     rows = []
     for name in ("terrarium", *(PREFIX + one for one in built)):
-        pictures = generate(load_model(name).pipeline, prompts, list(range(len(prompts))))
-        rows.append(grid.Row(name, pictures, prompts))
+        pictures = generate(load_model(name).pipeline, PROMPTS, range(len(PROMPTS)))
+        rows.append(grid.Row(name, pictures, PROMPTS))
     grid.save(grid.draw(rows), out)
     Console().print(out)
 
