@@ -49,7 +49,8 @@ def squeezed(text: Any) -> str:
 
 
 @settings(deadline=None, max_examples=200)
-@given(text=st.text())
+# a text that spells a special token has it, as in CLIP
+@given(text=st.text().filter(lambda text: START not in text and END not in text))
 def test_no_text_has_unknown_tokens(either: CLIPTokenizer, text: str) -> None:
     ids = inner(either, text)
     # the unknown token is the end token, as in CLIP
