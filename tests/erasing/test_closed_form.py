@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semiperm.erasing.closed_form import REACH, best_change, direction, firmest, low_rank, metric, reached, solve
+from semiperm.erasing.closed_form import (
+    REACH,
+    best_change,
+    direction,
+    firmest,
+    low_rank,
+    metric,
+    reached,
+    solve,
+    square_root,
+)
 from semiperm.erasing.objective import erasing_target
 
 OUT, TEXT = 5, 7
@@ -104,7 +114,7 @@ def test_anchors_are_held_as_firmly_as_the_target_can_bear(along: float, times: 
 @settings(max_examples=30, deadline=None)
 def test_the_error_is_the_tail_of_the_singular_values_in_the_metric(seed: int, rank: int) -> None:
     change, m = numbers(seed, OUT, TEXT), positive(seed + 1)
-    up, down = low_rank(change, m, rank)
+    up, down = low_rank(change, square_root(m), rank)
     assert up.shape == (OUT, rank) and down.shape == (rank, TEXT)
     # Cholesky's factor is another root of the metric than the one that the code takes
     tail = np.linalg.svd(change.numpy() @ np.linalg.cholesky(m.numpy()), compute_uv=False)[rank:]
@@ -115,7 +125,7 @@ def test_the_error_is_the_tail_of_the_singular_values_in_the_metric(seed: int, r
 @settings(max_examples=30, deadline=None)
 def test_no_rank_1_competitor_is_better(seed: int) -> None:
     change, m = numbers(seed, OUT, TEXT), positive(seed + 1)
-    up, down = low_rank(change, m, 1)
+    up, down = low_rank(change, square_root(m), 1)
     best = error(change, up @ down, m)
     for number in range(20):
         v = numbers(seed + 100 + number, TEXT, 1)
@@ -134,13 +144,13 @@ def test_alternating_least_squares_ends_at_the_same_product() -> None:
     for _ in range(3000):
         u = change @ m @ v / (v.T @ m @ v)
         v = change.T @ u / (u.T @ u)
-    up, down = low_rank(change, m, 1)
+    up, down = low_rank(change, square_root(m), 1)
     torch.testing.assert_close(up @ down, u @ v.T, rtol=1e-6, atol=1e-8)
 
 
 def test_full_rank_gives_the_change_itself() -> None:
     change, m = numbers(0, OUT, TEXT), positive(1)
-    up, down = low_rank(change, m, OUT)
+    up, down = low_rank(change, square_root(m), OUT)
     torch.testing.assert_close(up @ down, change)
 
 
@@ -148,13 +158,13 @@ def test_the_metric_decides_what_is_kept() -> None:
     # two rank-1 parts of which the smaller one acts where nearly all features lie
     change = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))
     seen = torch.diag(torch.tensor([0.01, 100.0], dtype=torch.float64))
-    up, down = low_rank(change, seen, 1)
+    up, down = low_rank(change, square_root(seen), 1)
     torch.testing.assert_close(up @ down, torch.diag(torch.tensor([0.0, 1.0], dtype=torch.float64)))
 
 
 def test_a_rank_beyond_the_layers_size_is_filled_with_zeros() -> None:
     change, metric_CC = numbers(0, 3, 5), torch.eye(5, dtype=torch.float64)
-    up, down = low_rank(change, metric_CC, 7)
+    up, down = low_rank(change, square_root(metric_CC), 7)
     assert up.shape == (3, 7) and down.shape == (7, 5)
     assert not up[:, 3:].any() and not down[3:].any()
     torch.testing.assert_close(up @ down, change)

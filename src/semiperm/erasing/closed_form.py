@@ -63,16 +63,20 @@ def firmest(
     return anchor_weight
 
 
-def low_rank(change_OC: Tensor, metric_CC: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def square_root(metric_CC: Tensor) -> Tensor:
+    """Return the symmetric M^1/2 (C, C)."""
+    values, vectors = torch.linalg.eigh(metric_CC)
+    return vectors * values.clamp_min(0).sqrt() @ vectors.T
+
+
+def low_rank(change_OC: Tensor, root_CC: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return up (O, R) and down (R, C) whose product is nearest to D where nearness is |(D - up down) M^1/2|.
 
-    What a rank has beyond what the layer can use is zeros.
+    `root_CC` is M^1/2. What a rank has beyond what the layer can use is zeros.
     """
-    values, vectors = torch.linalg.eigh(metric_CC)
-    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    u, s, vt = torch.linalg.svd(change_OC @ root, full_matrices=False)
+    u, s, vt = torch.linalg.svd(change_OC @ root_CC, full_matrices=False)
     size = s[:rank].sqrt()
-    down = torch.linalg.solve(root, vt[:rank].T).T
+    down = torch.linalg.solve(root_CC, vt[:rank].T).T
     unused = rank - len(size)
     return F.pad(u[:, :rank] * size, (0, unused)), F.pad(down * size[:, None], (0, 0, 0, unused))
 
@@ -94,5 +98,6 @@ def solve(
     """
     m = metric(target_NC, anchors_NC, anchor_weight, ridge)
     movement_CC = best_change(torch.eye(len(m)), target_NC, direction(target_NC, surrogate_NC, eta), m)
-    pairs = [low_rank(weight_OC.double() @ movement_CC, m, rank) for weight_OC in weights_OC]
+    root_CC = square_root(m)
+    pairs = [low_rank(weight_OC.double() @ movement_CC, root_CC, rank) for weight_OC in weights_OC]
     return [(up.float(), down.float()) for up, down in pairs]
