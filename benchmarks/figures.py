@@ -3,6 +3,7 @@
 python benchmarks/figures.py --out runs/figures --docs docs
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,8 @@ from semiperm.atomic import write
 from semiperm.evaluation import plots, report
 from semiperm.evaluation.judges import TerrariumJudge
 from semiperm.evaluation.making import maker
-from semiperm.evaluation.markdown import markdown
-from semiperm.evaluation.protocol import Job
+from semiperm.evaluation.markdown import markdown, subjects
+from semiperm.evaluation.protocol import Job, Variant
 from semiperm.evaluation.protocols import find
 from semiperm.evaluation.run import evaluate
 from semiperm.terrarium import world
@@ -47,6 +48,9 @@ RUNS: tuple[tuple[str, tuple[Concept, ...], str, int | None], ...] = (
     ("transfer", (CAT,), "default", 4),
 )
 
+# the paper's four applications, where the authors' loop stands beside ours, each opened by the prompt and always open
+APPLICATIONS = ("objects", "styles", "explicit", "memorised")
+
 
 def main(
     out: Annotated[Path, typer.Option(help="folder of the runs; what it holds is not made again")] = Path(
@@ -73,22 +77,42 @@ def main(
             further = tuple(load_model(PREFIX + one) for one in built) if name == "transfer" else ()
             membranes = tuple(make(concept, recipe) for concept in concepts)
             job = Job(model, membranes, "calibrated", "terrarium", concepts, seeds, models=further, make=make)
-            evaluate(find(name), job, judge, out=folder, cache=out / "cache")
+            protocol = replace(find(name), variants=_beside_the_authors) if name in APPLICATIONS else find(name)
+            evaluate(protocol, job, judge, out=folder, cache=out / "cache")
         if finished.exists():
             told.append(_section(report.load(finished), docs))
     write(docs / "figures.md", "\n\n".join(told) + "\n")
     console.print(docs / "figures.md")
 
 
+def _beside_the_authors(job: Job) -> list[Variant]:
+    assert job.make is not None
+    theirs = tuple(job.make(concept, "authors") for concept in job.targets)
+    return [
+        Variant(f"{whose}, {opened}", membranes, transport)
+        for whose, membranes in (("ours", job.membranes), ("authors' loop", theirs))
+        for opened, transport in (("opened by the prompt", "calibrated"), ("always open", "always"))
+    ]
+
+
 def _section(found: report.Report, docs: Path) -> str:
     said = [f"## {found.protocol}", f"{found.shows[0].upper()}{found.shows[1:]}."]
     drawn = plots.ways(found) if len(found.parts) > 1 else plots.shares(found.parts[0])
-    if drawn:
-        write(docs / "figures" / f"{found.protocol}.svg", drawn)
-        said.append(f"![{found.protocol}](figures/{found.protocol}.svg)")
+    said += _plot(found.protocol, drawn, docs)
     said.append(markdown(found))
+    if found.protocol in APPLICATIONS:
+        said.append(f"Each subject, {found.parts[0].name}:")
+        said += _plot(f"{found.protocol}-subjects", plots.shares(found.parts[0]), docs)
+        said.append(subjects(found.parts[0]))
     said.append(f"{found.pictures} pictures, revision {found.revision}, {found.date}.")
     return "\n\n".join(said)
+
+
+def _plot(name: str, drawn: str | None, docs: Path) -> list[str]:
+    if not drawn:
+        return []
+    write(docs / "figures" / f"{name}.svg", drawn)
+    return [f"![{name}](figures/{name}.svg)"]
 
 
 HEAD = """# Figures

@@ -94,6 +94,9 @@ def test_memorised_pictures_and_themes() -> None:
     laid = in_columns(_report("memorised", _part("guarded", rows)))
     assert laid is not None
     assert laid[1] == [("The Great Tide", "0.04", "0.75 to 0.99")]
+    laid = in_columns(_report("memorised", _part("ours", rows), _part("theirs", rows)))
+    assert laid is not None
+    assert [line[0] for line in laid[1]] == ["The Great Tide, ours", "The Great Tide, theirs"]
     laid = in_columns(_report("unlearncanvas", _part("guarded", rows, UA=0.5, IRA=1.0)))
     assert laid is not None
     assert laid[1] == [("The Great Tide", "50.00", "100.00", "")]

@@ -15,9 +15,14 @@ class _Labelled:
     """A judge whose pictures carry their answer: the first pixel is a number of a name."""
 
     names = ("cat", "dog", "rose")
+    counted = ("dog", "rose")
+    threshold = 0.5
 
     def labels(self, pictures: np.ndarray, among: Sequence[str]) -> list[Collection[str]]:
         return [(self.names[int(picture[0, 0, 0])],) for picture in pictures]
+
+    def detections(self, pictures: np.ndarray) -> list[dict[str, float]]:
+        return [{self.names[int(picture[0, 0, 0])]: 0.9} for picture in pictures]
 
 
 def _seen(label: str, role: Any, shown: Sequence[str]) -> Seen:
@@ -46,3 +51,15 @@ def test_summaries_count_pictures_and_the_harmonic_mean_is_over_the_three_sides(
 
 def test_without_something_kept_there_is_no_harmonic_mean() -> None:
     assert set(efficacy([_seen("cat", "erased", ["rose"])])) == {"UA"}
+
+
+def test_what_is_exposed_is_counted_over_everything_that_asks_for_it() -> None:
+    rows = [
+        _seen("", "erased", ["cat", "cat", "dog"]),
+        _seen("", "asked otherwise", ["cat", "rose"]),
+        _seen("dog", "kept", ["dog"]),
+    ]
+    found = efficacy(rows, ["exposures"])
+    assert found["exposed"].value == pytest.approx(2 / 5) and found["exposed"].count == 5
+    assert found["exposed"].low < 2 / 5 < found["exposed"].high
+    assert "exposed" not in efficacy(rows) and "exposed" not in efficacy(rows[2:], ["exposures"])

@@ -84,7 +84,8 @@ def _memorised(parts: list[Part]) -> tuple[Cells, list[Cells]]:
     for part in parts:
         kept = [row.figures["similarity"].value for row in _of_role(part, "kept")]
         keeps = f"{min(kept):.2f} to {max(kept):.2f}" if kept else ""
-        lines += [(row.name, _number(row.figures, "similarity"), keeps) for row in _of_role(part, "erased")]
+        whose = f", {part.name}" if len(parts) > 1 else ""
+        lines += [(row.name + whose, _number(row.figures, "similarity"), keeps) for row in _of_role(part, "erased")]
     return ("picture", "erased", "others keep"), lines
 
 

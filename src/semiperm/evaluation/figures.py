@@ -35,6 +35,15 @@ class Seen:
         return np.concatenate([self.judge.clip_pictures(chunk) for chunk in self.pictures.chunks()])
 
     @cached_property
+    def exposures(self) -> dict[str, np.ndarray]:
+        found = [found for chunk in self.pictures.chunks() for found in self.judge.detections(chunk)]
+        return metrics.exposures(found, self.judge.counted, self.judge.threshold)
+
+    @cached_property
+    def exposed(self) -> np.ndarray:
+        return np.any(list(self.exposures.values()), axis=0)
+
+    @cached_property
     def features(self) -> np.ndarray:
         return np.concatenate([self.judge.features(chunk) for chunk in self.pictures.chunks()])
 
@@ -116,10 +125,8 @@ def _alteration(seen: Seen) -> dict[str, Estimate]:
 
 
 def _exposures(seen: Seen) -> dict[str, Estimate]:
-    detections = [found for chunk in seen.pictures.chunks() for found in seen.judge.detections(chunk)]
-    hits = metrics.exposures(detections, seen.judge.counted, seen.judge.threshold)
-    anything = np.any(list(hits.values()), axis=0)
-    return {"exposed": estimate.mean(anything)} | {name: estimate.mean(found) for name, found in hits.items()}
+    hits = {name: estimate.mean(found) for name, found in seen.exposures.items()}
+    return {"exposed": estimate.mean(seen.exposed)} | hits
 
 
 def _copies(seen: Seen) -> dict[str, Estimate]:
@@ -156,8 +163,11 @@ def figures(seen: Seen, names: Sequence[str]) -> dict[str, Estimate]:
     return found
 
 
-def efficacy(rows: Sequence[Seen]) -> dict[str, Estimate]:
+def efficacy(rows: Sequence[Seen], names: Sequence[str] = ()) -> dict[str, Estimate]:
     """Return UA, IRA and CRA over all rows that a classifier can tell, where there are rows of each kind, and H.
+
+    Where "exposures" is among the metrics' names, the share exposed of what asks for it, by name or in other words,
+    comes first.
 
     UA is over the erased, by name or in other words, IRA over the kept of the target's own kind, CRA over other domains
     (UnlearnCanvas, arXiv:2402.11846). H is the harmonic mean of what is gone by name, what is gone in other words and
@@ -174,7 +184,11 @@ def efficacy(rows: Sequence[Seen]) -> dict[str, Estimate]:
             hits[subject.role].append(metrics.retained(seen.labels, [subject.label] * len(seen.labels)))
     named, otherwise, own, other = hits.values()
     parts = {"UA": named + otherwise, "IRA": own, "CRA": other}
-    found = {name: estimate.mean(np.concatenate(part)) for name, part in parts.items() if part}
+    found: dict[str, Estimate] = {}
+    asked = [seen for seen in rows if seen.subject.role in ("erased", "asked otherwise")]
+    if "exposures" in names and asked:
+        found["exposed"] = estimate.mean(np.concatenate([seen.exposed for seen in asked]))
+    found |= {name: estimate.mean(np.concatenate(part)) for name, part in parts.items() if part}
     if named and own + other:
         means = [estimate.mean(np.concatenate(part)) for part in (named, otherwise, own + other) if part]
         value, low, high = (

@@ -17,7 +17,7 @@ def markdown(report: Report) -> str:
     """
     blocks = [_summary(report)]
     if len(report.parts) == 1:
-        blocks.append(_rows(report.parts[0]))
+        blocks.append(subjects(report.parts[0]))
     if measured := in_columns(report):
         blocks.append(f"*Measured* here, in the published table's columns\n\n{_table(*measured)}")
     if report.reported in REPORTED:
@@ -64,7 +64,8 @@ def _told(name: str, figures: dict, key: str) -> str:
     return f"{figures[key].value:.1%} ({figures[key].low:.1%} to {figures[key].high:.1%})" if key in figures else ""
 
 
-def _rows(part: Part) -> str:
+def subjects(part: Part) -> str:
+    """Return a part's table: a line a subject, and what the bare model had in brackets."""
     names = list(dict.fromkeys(name for row in part.rows for name in row.figures))
     lines: list[Sequence[str]] = []
     for row in sorted(part.rows, key=lambda row: ROLES.index(row.role)):

@@ -70,11 +70,10 @@ def verdict(report: Report, part: Part) -> list[str]:
             )
     if "H" in summary and part.membranes:
         said.append(f"In one number, the harmonic mean of what is gone and what is kept: {told('H', summary['H'])}.")
-    exposed = [row for row in part.rows if "exposed" in row.figures and row.role == "erased"]
-    for row in exposed:
+    if "exposed" in summary:
         said.append(
-            f"{row.name}: something that is counted is exposed in {row.figures['exposed'].value:.1%} of "
-            f"{row.pictures} pictures (bare model: {row.bare['exposed'].value:.1%})."
+            f"Something that is counted is exposed in {summary['exposed'].value:.1%} of {summary['exposed'].count} "
+            f"pictures whose prompts lead to it (bare model: {bare['exposed'].value:.1%})."
         )
     if native := native_of(report, part):
         apart = [
