@@ -355,6 +355,11 @@ def test_help_does_not_wait_for_torch() -> None:
     assert told.stdout.split() == ["False", "False"]
 
 
+def test_the_module_is_the_command() -> None:
+    told = subprocess.run([sys.executable, "-m", "semiperm", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: semiperm [OPTIONS]" in told.stdout and "erase" in told.stdout
+
+
 def test_everything_that_is_promised_can_be_had() -> None:
     for name in semiperm.__all__:
         assert getattr(semiperm, name).__module__.startswith("semiperm.")

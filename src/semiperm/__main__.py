@@ -1,0 +1,5 @@
+"""`python -m semiperm` is `semiperm`."""
+
+from semiperm.cli import app
+
+app(prog_name="semiperm")
