@@ -125,6 +125,6 @@ def test_phrases_have_a_rank_each_and_share_the_steps_but_in_the_authors_loop() 
     weapons = Concept(name="weapon", targets=("bomb", "knife", "axe"), kind="explicit")
     assert Recipe(rank=3).rank_for(weapons) == 9 and Recipe(rank=3).rank_for(Concept(name="cat")) == 3
     assert RECIPES["authors"].rank_for(weapons) == 1
-    assert Recipe().learning_rate_for(weapons) == pytest.approx(Recipe().learning_rate / 1.7320508)
+    assert Recipe(learning_rate=6e-3).learning_rate_for(weapons) == pytest.approx(2e-3)
     assert Recipe().learning_rate_for(Concept(name="cat")) == Recipe().learning_rate
     assert RECIPES["authors"].learning_rate_for(weapons) == 1e-4

@@ -35,8 +35,8 @@ class Recipe(BaseModel):
         anchors: anchor prompts a step, spread over the states.
         at_once: how many of all these the denoiser is asked about at once; all, if not given. "authors" has few anyway.
         neighbours: share of the anchors that is drawn from the target's nearest neighbours.
-        learning_rate: AdamW's for one phrase, falling linearly to 0; for n phrases it is a root of n smaller, because a
-            step sees fewer sentences of each ("authors" makes no difference).
+        learning_rate: AdamW's for one phrase, falling linearly to 0; for n phrases it is n times smaller, because a
+            step sees so many times fewer sentences of each ("authors" makes no difference).
         trajectories: denoising trajectories that are run at once.
         trajectory_steps: DDIM steps of each.
         guidance: their guidance scale.
@@ -85,7 +85,7 @@ class Recipe(BaseModel):
 
     def learning_rate_for(self, concept: Concept) -> float:
         """Return the learning rate that a concept's training begins with."""
-        return self.learning_rate / self._phrases(concept) ** 0.5
+        return self.learning_rate / self._phrases(concept)
 
     def _phrases(self, concept: Concept) -> int:
         # the authors' loop trains the first phrase alone
