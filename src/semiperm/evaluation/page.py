@@ -81,11 +81,13 @@ def verdict(report: Report, part: Part) -> list[str]:
             for name in summary.keys() & native.summary.keys()
         ]
         said.append(f"Beside membranes that were trained on this model, in points: {', '.join(sorted(apart))}.")
-    if part.membranes:
+    if part.closed:
         said.append(
             f"{part.closed} of {report.pictures} pictures are the bare model's, because their prompts open nothing; "
             f"{part.proof.identical} of {part.proof.checked} of them that were made again were the same bit for bit."
         )
+    elif part.membranes:
+        said.append(f"Something opened for each of the {report.pictures} pictures.")
     if not said:
         said.append(f"{report.pictures} pictures of {report.model} were measured.")
     return said
