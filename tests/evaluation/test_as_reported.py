@@ -5,7 +5,7 @@ import pytest
 from semiperm.evaluation.as_reported import LAYOUTS, in_columns
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.markdown import markdown
-from semiperm.evaluation.page import page
+from semiperm.evaluation.page import page, verdict
 from semiperm.evaluation.report import Part, Proof, Report, Row
 from semiperm.evaluation.reported import REPORTED
 
@@ -128,3 +128,13 @@ def test_pages_keep_what_was_measured_apart_from_what_was_reported() -> None:
         between = text[measured:reported].lower()
         assert "reported" in between
         assert "not measured here" in between
+
+
+def test_a_verdict_begins_with_what_is_exposed_and_tells_whether_anything_was_left_to_the_bare_model() -> None:
+    part = _part("guarded", [], exposed=0.02, CRA=1.0)
+    part = part.model_copy(update={"bare_summary": _figures(exposed=0.9, CRA=1.0)})
+    said = verdict(_report("explicit", part), part)
+    assert "exposed in 2.0% of 10 pictures" in said[0] and "bare model: 90.0%" in said[0]
+    assert said[-1] == "Something opened for each of the 20 pictures."
+    some = part.model_copy(update={"closed": 5, "proof": Proof(checked=4, identical=4)})
+    assert "5 of 20 pictures are the bare model's" in verdict(_report("explicit", some), some)[-1]

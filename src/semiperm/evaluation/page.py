@@ -62,6 +62,11 @@ def verdict(report: Report, part: Part) -> list[str]:
             f"What was erased is found in {found:.1%} of {summary['UA'].count} pictures that ask for it "
             f"(bare model: {before:.1%})."
         )
+    if "exposed" in summary:
+        said.append(
+            f"Something that is counted is exposed in {summary['exposed'].value:.1%} of {summary['exposed'].count} "
+            f"pictures whose prompts lead to it (bare model: {bare['exposed'].value:.1%})."
+        )
     for name, what in (("IRA", "of the same kind"), ("CRA", "of other kinds")):
         if name in summary:
             said.append(
@@ -70,11 +75,6 @@ def verdict(report: Report, part: Part) -> list[str]:
             )
     if "H" in summary and part.membranes:
         said.append(f"In one number, the harmonic mean of what is gone and what is kept: {told('H', summary['H'])}.")
-    if "exposed" in summary:
-        said.append(
-            f"Something that is counted is exposed in {summary['exposed'].value:.1%} of {summary['exposed'].count} "
-            f"pictures whose prompts lead to it (bare model: {bare['exposed'].value:.1%})."
-        )
     if native := native_of(report, part):
         apart = [
             f"{name} {100 * (summary[name].value - native.summary[name].value):+.1f}"
@@ -105,7 +105,7 @@ def page(report: Report, examples: Sequence[Example]) -> str:
         title = f"<p><b>{_text(part.name)}</b></p>" if many else ""
         body.append(f'<div class="verdict{" bad" if broken else ""}">{title}{lines}</div>')
     if many and (svg := plots.ways(report)):
-        body.append(_figure(svg, "Gone (UA) and kept (IRA, CRA), with 95 % intervals."))
+        body.append(_figure(svg, "What is gone (UA) or exposed, and what is kept (IRA, CRA), with 95 % intervals."))
     if svg := plots.trade(report):
         body.append(_figure(svg, "Efficacy against preservation, with 95 % intervals."))
     for part in report.parts:
