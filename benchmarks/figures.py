@@ -1,6 +1,9 @@
 """Run the protocols on the terrarium and write docs/figures.md with its tables and plots.
 
 python benchmarks/figures.py --out runs/figures --docs docs
+
+From nothing that is many hours on two cores, because the authors' loop alone takes about an hour a concept; a stopped
+run goes on where it was.
 """
 
 from dataclasses import replace
