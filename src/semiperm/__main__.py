@@ -2,4 +2,5 @@
 
 from semiperm.cli import app
 
-app(prog_name="semiperm")
+if __name__ == "__main__":
+    app(prog_name="semiperm")

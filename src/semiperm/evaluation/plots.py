@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from semiperm.evaluation.estimate import Estimate
 from semiperm.evaluation.report import Part, Report
 
-BLUE, ORANGE, GREY, GREEN = "#2f6db3", "#d9822b", "#9a9aa4", "#6f9e6a"
+BLUE, ORANGE, GREY = "#2f6db3", "#d9822b", "#9a9aa4"
 MARKERS = "osD^vPX*<>"
-COLOURS = {"erased": ORANGE, "asked otherwise": "#eebf8b", "not asked": GREEN, "kept": BLUE, "other domain": GREY}
+COLOURS = {"erased": ORANGE, "asked otherwise": "#eebf8b", "not asked": "#6f9e6a", "kept": BLUE, "other domain": GREY}
+SUMMARY = {"UA": ORANGE, "exposed": "#b33a3a", "IRA": BLUE, "CRA": GREY}
 
 
 def shares(part: Part) -> str | None:
@@ -60,18 +61,24 @@ def trade(report: Report) -> str | None:
 
 def ways(report: Report) -> str | None:
     """Draw UA, or what is exposed, IRA and CRA over the parts, in their order; None where none was measured."""
-    drawn = [name for name in ("UA", "exposed", "IRA", "CRA") if any(name in part.summary for part in report.parts)]
+    drawn = [name for name in SUMMARY if any(name in part.summary for part in report.parts)]
     if not drawn:
         return None
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    for number, (name, colour) in enumerate(zip(drawn, (ORANGE, BLUE, GREY, GREEN), strict=False)):
+    for number, name in enumerate(drawn):
         # a little aside, because figures of 1 lie on one another
         measured = [(place, part.summary[name]) for place, part in enumerate(report.parts) if name in part.summary]
         places = [place + 0.12 * (number - (len(drawn) - 1) / 2) for place, _ in measured]
         found = [one for _, one in measured]
         axes.errorbar(
-            places, [one.value for one in found], yerr=_reach(*found), fmt="o-", color=colour, capsize=2, label=name
+            places,
+            [one.value for one in found],
+            yerr=_reach(*found),
+            fmt="o-",
+            color=SUMMARY[name],
+            capsize=2,
+            label=name,
         )
     axes.set_xticks(range(len(report.parts)), [part.name for part in report.parts], rotation=20, ha="right")
     axes.set_ylim(-0.03, 1.03)
