@@ -123,7 +123,8 @@ HEAD = """# Figures
 Measured on the terrarium by `make figures`; 25 DDIM steps, guidance 5, judged by the oracle, which has seen no
 generated picture. Shares carry 95 % intervals. What a paper reports stands apart and in italics:
 other models, other prompts. *authors' loop* is `recipe: authors`, which learns a concept's first phrase alone and
-outside of any sentence, as the published code does; its membranes carry the same gate as ours."""
+outside of any sentence, as the published code does; its membranes carry the same gate as ours. Its line for *ablation*,
+*eta* and *rank*, which ask for the same pictures, stands under *recipes*."""
 
 
 if __name__ == "__main__":
