@@ -1,16 +1,12 @@
-"""What is to be erased: data only."""
+"""The concept: what is erased, as data."""
 
-import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from semiperm.paths import file_name
+
 Kind = Literal["object", "style", "explicit", "memorised"]
-
-
-def file_name(text: str) -> str:
-    """Return a text as a file's name without suffix, on any system and in any folder; empty if nothing is left."""
-    return re.sub(r"[^\w.-]+", "-", text.lower()).strip(".-")
 
 
 class Concept(BaseModel):
@@ -18,9 +14,9 @@ class Concept(BaseModel):
 
     Attributes:
         name: what people call it, for instance "cat" or "Van Gogh".
-        targets: every phrase that shall be erased; the name alone if not given.
-        surrogate: what the target becomes; the empty prompt by default.
-        kind: what sort of thing it is, which decides the sentences it is put into.
+        targets: the phrases to erase; the name alone by default.
+        surrogate: what the target becomes; empty by default, which erases it into nothing.
+        kind: object, style, explicit or memorised; it decides the sentences that ask for the concept.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,7 +28,7 @@ class Concept(BaseModel):
 
     @property
     def slug(self) -> str:
-        """The name as a file's, without suffix."""
+        """The name as a file name without suffix."""
         return file_name(self.name) or "membrane"
 
     @field_validator("name")

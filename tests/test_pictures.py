@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from semiperm.evaluation.pictures import generate
-from semiperm.guarded import guard
+from semiperm.api import guard
+from semiperm.pictures import generate
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a cat", "a dog", "a cat and a dog", "a house", "a tree"]

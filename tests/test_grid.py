@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from semiperm.evaluation import grid
-from semiperm.evaluation.grid import CAPTION, CELL, MARGIN, Row
+from semiperm.pictures import CAPTION, CELL, MARGIN, Row, fitted, grid, save_png
 
 FONT = ImageFont.load_default(13)
 WHITE = 255
@@ -37,7 +36,7 @@ def test_pictures_are_enlarged_without_smoothing(side: int, times: int, title: s
         Row("second", pictures(2, side, 2)),
         Row("third", pictures(3, side, 3)),
     ]
-    sheet = np.asarray(grid.draw(rows, title))
+    sheet = np.asarray(grid(rows, title))
     cell = side * times
     assert cell >= CELL
     *starts, bottom = tops(rows, cell, bool(title))
@@ -55,7 +54,7 @@ def test_pictures_are_enlarged_without_smoothing(side: int, times: int, title: s
 def test_labels_and_captions_are_written_in_their_places() -> None:
     blank = np.full((2, 64, 64, 3), WHITE, np.uint8)
     row = [Row("a label", blank, ["", "a caption"])]
-    sheet = np.asarray(grid.draw(row)).min(-1) < 128
+    sheet = np.asarray(grid(row)).min(-1) < 128
     top = MARGIN + CAPTION
     middle = MARGIN + CELL + MARGIN // 2
     assert sheet[MARGIN:top].any()
@@ -67,7 +66,7 @@ def test_labels_and_captions_are_written_in_their_places() -> None:
 @pytest.mark.parametrize("text", ["W" * 60, "two\nlines " * 8])
 def test_long_texts_stay_inside(text: str) -> None:
     blank = np.full((2, 64, 64, 3), WHITE, np.uint8)
-    sheet = np.asarray(grid.draw([Row(text, blank, [text, ""])], text)).min(-1) < 128
+    sheet = np.asarray(grid([Row(text, blank, [text, ""])], text)).min(-1) < 128
     # nothing is cut by the edge, and the first picture's caption does not run into the second's
     assert not sheet[:, -MARGIN:].any()
     assert not sheet[MARGIN + 2 * CAPTION + CELL :, MARGIN + CELL + MARGIN :].any()
@@ -78,7 +77,7 @@ def test_long_texts_stay_inside(text: str) -> None:
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=0x24F), max_size=60), st.integers(20, 300))
 def test_a_fitted_text_fits(text: str, width: int) -> None:
     text = " ".join(text.split())
-    found = grid.fitted(text, FONT, width)
+    found = fitted(text, FONT, width)
     assert FONT.getlength(found) <= width
     if FONT.getlength(text) <= width:
         assert found == text
@@ -92,6 +91,6 @@ def test_a_fitted_text_fits(text: str, width: int) -> None:
 
 def test_a_saved_picture_is_whole(tmp_path: Path) -> None:
     image = Image.fromarray(pictures(1, 20)[0])
-    path = grid.save(image, tmp_path / "new" / "folder" / "a.png")
+    path = save_png(image, tmp_path / "new" / "folder" / "a.png")
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(image))
     assert [file.name for file in path.parent.iterdir()] == ["a.png"]

@@ -1,18 +1,72 @@
-"""Grids of pictures: rows to compare, columns on the same seeds, captions below."""
+"""Pictures: the shots that decide them, generating them on fixed seeds, and drawing them as grids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from semiperm.atomic import whole
+from semiperm.paths import whole
+
+STEPS = 25
+GUIDANCE = 5.0
+BATCH = 8
 
 CELL = 128
 CAPTION = 18
 MARGIN = 10
 INK = (40, 40, 46)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to generate: what decides it besides the pipeline and the settings of a run."""
+
+    prompt: str
+    seed: int
+    negative: str = ""
+    guidance: float | None = None
+
+
+def spread(prompts: Sequence[str], count: int, first_seed: int) -> tuple[Shot, ...]:
+    """Return `count` shots that cycle through the prompts, each with its own seed."""
+    return tuple(Shot(prompts[number % len(prompts)], first_seed + number) for number in range(count))
+
+
+def every(prompts: Sequence[str], seeds: int, first_seed: int) -> tuple[Shot, ...]:
+    """Return every prompt with each of `seeds` seeds."""
+    return tuple(Shot(prompt, first_seed + seed) for prompt in prompts for seed in range(seeds))
+
+
+def generate(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch: int = BATCH,
+    **more: Any,
+) -> np.ndarray:
+    """Return one picture for each prompt and its seed: (N, H, W, 3) uint8.
+
+    `pipeline` is a diffusers pipeline or a Guard. Every picture has its own generator, so it does not depend on the
+    others of its batch.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"there are {len(prompts)} prompts, but {len(seeds)} seeds")
+    made: list[np.ndarray] = []
+    for start in range(0, len(prompts), batch):
+        some = list(prompts[start : start + batch])
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
+        images = pipeline(
+            prompt=some, generator=generators, num_inference_steps=steps, guidance_scale=guidance, **more
+        ).images
+        made += [np.asarray(image.convert("RGB")) for image in images]
+    return np.stack(made)
 
 
 @dataclass(frozen=True)
@@ -24,7 +78,7 @@ class Row:
     captions: Sequence[str] = ()
 
 
-def draw(rows: Sequence[Row], title: str = "") -> Image.Image:
+def grid(rows: Sequence[Row], title: str = "") -> Image.Image:
     """Draw rows of pictures below each other; pictures are enlarged without smoothing to 128 pixels or more."""
     font = ImageFont.load_default(13)
     columns = max(len(row.pictures) for row in rows)
@@ -60,8 +114,8 @@ def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width:
     return text + "…"
 
 
-def save(image: Image.Image, path: Path) -> Path:
-    """Write a picture, whole or not at all."""
+def save_png(image: Image.Image, path: Path) -> Path:
+    """Write a picture as PNG, whole or not at all."""
     with whole(path) as draft:
         image.save(draft, format="PNG", optimize=True)
     return path
