@@ -1,42 +1,76 @@
 """What the tests of all model families share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from semiperm.api import guard
 from semiperm.concept import Concept
-from semiperm.guarded import guard
-from semiperm.membrane.membrane import Card, Membrane
-from semiperm.models.base import TextFeatures
+from semiperm.erasure import Card
+from semiperm.gate import Gate, Shown
+from semiperm.guarded import Guard
+from semiperm.membrane import Membrane
 from semiperm.models.load import model_of
 
 
-def by_name(card: Card, features: TextFeatures, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
-    """Open for prompts that have the concept's name in them, at their beginning or behind a space."""
-    wanted = encode([card.concept.name, f" {card.concept.name}"]).ids
-    assert wanted is not None and features.ids is not None
-    return torch.tensor([float(any(set(name) <= set(row) for name in wanted)) for row in features.ids])
+class ByName(Gate):
+    """Opens for prompts that have a word in them, at their beginning or behind a space."""
+
+    word: str
+
+    def gamma(self, shown: Shown) -> Tensor:
+        wanted = shown.reader.tokens([self.word, f" {self.word}"])
+        assert shown.text.ids is not None
+        return torch.tensor([float(any(set(word) <= set(row) for word in wanted)) for row in shown.text.ids])
+
+
+def by_name(card: Card) -> Gate:
+    """Return the gate that opens for the concept's name."""
+    return ByName(word=card.concept.name)
+
+
+class TenthOfLength(Gate):
+    """Gives a tenth of the number of positions that the mask of embeddings leaves."""
+
+    def gamma(self, shown: Shown) -> Tensor:
+        mask_BT = shown.text.mask_BT
+        assert shown.text.start == 0 and mask_BT is not None and mask_BT.dtype == torch.bool
+        return mask_BT.sum(1) / 10
+
+
+class Watched:
+    """Calls a guard, and remembers the permeabilities that its last call returned."""
+
+    def __init__(self, guarded: Guard) -> None:
+        self.guarded = guarded
+        self.gammas: list[float] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.guarded(*args, **kwargs)
+        self.gammas = output.permeability.gamma_BK.flatten().tolist()
+        return output
 
 
 def membrane_for(pipeline: Any, name: str) -> Membrane:
     generator = torch.Generator().manual_seed(0)
     layers = model_of(pipeline, "tiny").erasable_layers()
-    empty = Membrane.zero(layers, Card(concept=Concept(name=name)), generator=generator)
+    empty = Membrane.zero(layers, Card(concepts=(Concept(name=name),)), generator=generator)
     up = {path: 0.5 * torch.randn(tensor.shape, generator=generator) for path, tensor in empty.up.items()}
     return Membrane(empty.card, empty.down, up)
 
 
 def check_against_changed_weights(pipeline: Any, draw: Callable[[Any], Tensor], atol: float, rtol: float) -> None:
-    """Check that of three prompts, two pictures each, the first and last are those of weights changed by hand.
+    """Check pictures of three prompts, two each: those of the first and last are those of weights changed by hand.
 
-    The second asks for something else, and its pictures are the bare ones, as all are once the guard is off.
+    The second prompt does not ask for the concept, so its pictures are the bare model's, as all are after the guard.
     """
     membrane, bare = membrane_for(pipeline, "cat"), draw(pipeline)
-    with guard(pipeline, [membrane], transport=by_name) as guarded:
-        found = draw(guarded)
-        assert guarded.last is not None and guarded.last.gamma_BK.flatten().tolist() == [1, 0, 1]
+    with guard(pipeline, [membrane], gate=by_name) as guarded:
+        watched = Watched(guarded)
+        found = draw(watched)
+        assert watched.gammas == [1, 0, 1]
     assert torch.equal(draw(pipeline), bare)
     assert torch.equal(found[2:4], bare[2:4])
     for path, layer in model_of(pipeline).erasable_layers().items():
@@ -48,7 +82,7 @@ def check_against_changed_weights(pipeline: Any, draw: Callable[[Any], Tensor], 
 
 
 def seen_by_the_denoiser(pipeline: Any, **arguments: Any) -> list[dict[str, Any]]:
-    """What the pipeline gives its denoiser, and what comes back."""
+    """Return what the pipeline gives its denoiser in each call, and what the denoiser returns."""
     calls: list[dict[str, Any]] = []
     real = pipeline.transformer.forward
 

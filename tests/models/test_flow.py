@@ -1,4 +1,4 @@
-"""Flow transformers are seen as their pipelines use them, and a guard erases on them."""
+"""Flow transformers predict as in their pipelines, and a guard erases on them."""
 
 import json
 from collections.abc import Callable
@@ -10,15 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from semiperm.erasing import trajectories
-from semiperm.erasing.fit import erase
-from semiperm.erasing.recipe import Recipe
-from semiperm.guarded import guard
-from semiperm.membrane.files import MembraneFileError, load, save
+from semiperm.api import erase, guard
+from semiperm.errors import MembraneFileError, ModelLoadError
+from semiperm.files.safetensors import load, save
+from semiperm.membrane import Membrane
+from semiperm.methods import trajectories
+from semiperm.methods.spm.settings import SpmSettings
 from semiperm.models.flow import Flux, SquaredFlow, StableDiffusion3
 from semiperm.models.load import load_model, model_of
 from semiperm.models.qwen_image import QwenImage
-from tests.models.helpers import by_name, membrane_for, seen_by_the_denoiser
+from tests.models.helpers import Watched, by_name, membrane_for, seen_by_the_denoiser
 from tests.tiny import tiny_flux_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -37,11 +38,11 @@ def pipeline(request: pytest.FixtureRequest) -> Any:
 
 
 def unpacked(pipeline: Any, tokens: Tensor) -> Tensor:
-    """What the pipeline's denoiser reads or gives, as latents (B, C, H, W)."""
+    """Return what the pipeline's denoiser reads or returns as latents (B, C, H, W)."""
     if not isinstance(model_of(pipeline), SquaredFlow):
         return tokens
     side = pipeline.default_sample_size * pipeline.vae_scale_factor
-    # Qwen-Image's latents have one frame
+    # Qwen-Image's latents have one frame.
     return pipeline._unpack_latents(tokens, side, side, pipeline.vae_scale_factor).squeeze(2)
 
 
@@ -50,7 +51,7 @@ def test_the_family_is_chosen_by_the_pipelines_class() -> None:
     assert isinstance(model_of(tiny_flux_pipeline()), Flux)
     assert model_of(tiny_flux_pipeline()).architecture == "flux-1-dev"
     assert model_of(tiny_flux_pipeline(dev=False)).architecture == "flux-1-schnell"
-    with pytest.raises(TypeError, match="no text_encoder_2"):
+    with pytest.raises(ModelLoadError, match="StableDiffusion3Pipeline cannot be used: it has no text_encoder_2"):
         broken = tiny_sd3_pipeline()
         broken.text_encoder_2 = None
         model_of(broken)
@@ -62,8 +63,8 @@ def test_features_and_predictions_are_the_pipelines_own(pipeline: Any) -> None:
     features = model.encode(["a cat"])
     channels, height, width = model.latent_shape()
     for call in calls:
-        asked = call["encoder_hidden_states"][-1:]
-        torch.testing.assert_close(features.hidden_BTC, asked)
+        positive = call["encoder_hidden_states"][-1:]
+        torch.testing.assert_close(features.hidden_BTC, positive)
         assert features.pooled_BC is not None
         if "pooled_projections" in call:
             torch.testing.assert_close(features.pooled_BC, call["pooled_projections"][-1:])
@@ -80,7 +81,7 @@ def test_a_trajectory_is_the_pipelines(pipeline: Any) -> None:
     if isinstance(model, QwenImage):
         guidance = {"true_cfg_scale": 3.5, "negative_prompt": ""}
     calls = seen_by_the_denoiser(pipeline, prompt="a cat", generator=torch.Generator().manual_seed(0), **guidance)
-    # where guidance has a pass of its own, it is the second
+    # Where the pipeline calls the denoiser once more for guidance, that is the second call.
     calls = calls[:: 2 if isinstance(model, QwenImage) else 1]
     times = [float(call["timestep"][0]) * (1000 if isinstance(model, SquaredFlow) else 1) for call in calls]
     schedule = model.schedule(3)
@@ -103,7 +104,7 @@ def test_ids_point_at_the_states_of_their_tokens(pipeline: Any) -> None:
     assert alone is not None
     assert [alone[0] == ids[-1:] for ids in found.ids] == [True, False, False]
     assert found.start == (0 if isinstance(model, SquaredFlow) else 1)
-    # the text's own positions, its end token among them where it is not the chat template's
+    # The positions of the text, with its end token unless that is the chat template's.
     end = 0 if isinstance(model, QwenImage) else 1
     for ids, mask in zip(found.ids, found.mask_BT, strict=True):
         assert mask[: found.start + len(ids) + end].all() and not mask[found.start + len(ids) + end]
@@ -120,15 +121,16 @@ def test_every_linear_layer_of_the_blocks_is_erasable(pipeline: Any) -> None:
     assert all(path.startswith(("transformer_blocks.", "single_transformer_blocks.")) for path in layers)
 
 
-def test_a_guard_erases_what_is_asked_and_nothing_else(pipeline: Any) -> None:
-    def draw(worn: Any, prompts: list[str]) -> Tensor:
+def test_a_guard_erases_the_concept_and_nothing_else(pipeline: Any) -> None:
+    def draw(pipe: Any, prompts: list[str]) -> Tensor:
         generators = [torch.Generator().manual_seed(number) for number in range(len(prompts))]
-        return worn(prompts, generator=generators, num_inference_steps=2, output_type="pt").images
+        return pipe(prompts, generator=generators, num_inference_steps=2, output_type="pt").images
 
     bare = draw(pipeline, PROMPTS)
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name) as guarded:
-        found = draw(guarded, PROMPTS)
-        assert guarded.last is not None and guarded.last.gamma_BK.flatten().tolist() == [1, 0, 0]
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name) as guarded:
+        watched = Watched(guarded)
+        found = draw(watched, PROMPTS)
+        assert watched.gammas == [1, 0, 0]
     assert (found[0] - bare[0]).abs().max() > 1e-3
     assert torch.equal(found[1:], bare[1:])
     assert torch.equal(draw(pipeline, PROMPTS), bare)
@@ -136,19 +138,19 @@ def test_a_guard_erases_what_is_asked_and_nothing_else(pipeline: Any) -> None:
 
 def test_a_prompt_for_another_encoder_opens_too() -> None:
     pipeline = tiny_sd3_pipeline()
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name) as guarded:
-        guarded("a dog", prompt_3="a cat", num_inference_steps=1, output_type="latent")
-        assert guarded.last is not None and guarded.last.gamma_BK.tolist() == [[1]]
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name) as guarded:
+        output = guarded("a dog", prompt_3="a cat", num_inference_steps=1, output_type="latent")
+        assert output.permeability.gamma_BK.tolist() == [[1]]
 
 
 def test_a_concept_is_erased_saved_and_guarded(pipeline: Any, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in pipeline.transformer.state_dict().items()}
-    recipe = Recipe(steps=3, states=2, anchors=2, trajectories=2, trajectory_steps=3, learning_rate=0.05)
-    membrane = erase(model_of(pipeline, "tiny"), "cat", recipe, out=tmp_path / "cat.safetensors", quiet=True)
-    assert membrane.card.effect["target_moved"] > 0
+    settings = SpmSettings(steps=3, states=2, anchors=2, trajectories=2, trajectory_steps=3, learning_rate=0.05)
+    made = erase(model_of(pipeline, "tiny"), "cat", "spm", settings, out=tmp_path / "cat.safetensors")
+    assert made.card.effect["target_moved"] > 0
     after = pipeline.transformer.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    with guard(pipeline, [tmp_path / "cat.safetensors"], transport="always") as guarded:
+    with guard(pipeline, [tmp_path / "cat.safetensors"], gate="always") as guarded:
         erased = guarded("a cat", generator=torch.Generator().manual_seed(0), num_inference_steps=2).images[0]
     bare = pipeline("a cat", generator=torch.Generator().manual_seed(0), num_inference_steps=2).images[0]
     assert list(erased.getdata()) != list(bare.getdata())
@@ -166,13 +168,14 @@ def test_other_tools_load_the_file_as_a_plain_lora(pipeline: Any, tmp_path: Path
     file = save(membrane, tmp_path / "cat.safetensors")
     assert all(name.startswith("transformer.") and ".lora_" in name for name in load_file(file))
     again = load(file)
+    assert isinstance(again, Membrane)
     assert all(torch.equal(again.up[path], membrane.up[path]) for path in membrane.up)
 
-    def draw(worn: Any) -> Tensor:
+    def draw(pipe: Any) -> Tensor:
         generator = torch.Generator().manual_seed(1)
-        return worn("a cat", generator=generator, num_inference_steps=2, output_type="pt").images
+        return pipe("a cat", generator=generator, num_inference_steps=2, output_type="pt").images
 
-    with guard(pipeline, [file], transport="always") as guarded:
+    with guard(pipeline, [file], gate="always") as guarded:
         ours = draw(guarded)
     bare = draw(pipeline)
     pipeline.load_lora_weights(tmp_path, weight_name=file.name)
@@ -183,9 +186,10 @@ def test_other_tools_load_the_file_as_a_plain_lora(pipeline: Any, tmp_path: Path
 def test_a_scale_beside_the_tensors_is_folded_in(tmp_path: Path) -> None:
     membrane = membrane_for(tiny_sd3_pipeline(), "cat")
     tensors = load_file(save(membrane, tmp_path / "cat.safetensors"))
-    told = {"transformer.r": 1, "transformer.lora_alpha": 0.5}
-    save_file(tensors, tmp_path / "half.safetensors", {"lora_adapter_metadata": json.dumps(told)})
+    peft_config = {"transformer.r": 1, "transformer.lora_alpha": 0.5}
+    save_file(tensors, tmp_path / "half.safetensors", {"lora_adapter_metadata": json.dumps(peft_config)})
     half = load(tmp_path / "half.safetensors")
+    assert isinstance(half, Membrane)
     for path in membrane.up:
         torch.testing.assert_close(half.up[path], membrane.up[path] / 2)
     save_file(tensors, tmp_path / "none.safetensors", {"lora_adapter_metadata": "[]"})

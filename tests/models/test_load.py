@@ -1,4 +1,4 @@
-"""Models come from folders, single files and names; whatever is not there or not safe is refused with a sentence."""
+"""Models are loaded from folders, single files and names; what is missing or unsafe is refused with a sentence."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semiperm.models import load
-from semiperm.models.load import ModelLoadError, load_model, model_of
+from semiperm import terrarium
+from semiperm.errors import ModelLoadError
+from semiperm.models.load import load_model, model_of
 from semiperm.models.stable_diffusion import StableDiffusion
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
@@ -22,7 +23,7 @@ def pictures(pipeline: Any) -> Tensor:
 
 
 def as_original_checkpoint(pipeline: Any) -> dict[str, Tensor]:
-    """The weights of a tiny pipeline under the names that the original Stable Diffusion 1 checkpoints give them."""
+    """Return the weights of a tiny pipeline under the names of the original Stable Diffusion 1 checkpoints."""
 
     def renamed(name: str, rules: dict[str, str]) -> str:
         for ours, theirs in rules.items():
@@ -37,7 +38,7 @@ def as_original_checkpoint(pipeline: Any) -> dict[str, Tensor]:
         "time_emb_proj": "emb_layers.1",
         "conv_shortcut": "skip_connection",
     }
-    # two levels of one resnet each: one attention at the top on the way down, two on the way up
+    # Two levels of one resnet each: one attention at the top on the way down, two on the way up.
     places = {
         "down_blocks.0.resnets.0": "input_blocks.1.0",
         "down_blocks.0.attentions.0": "input_blocks.1.1",
@@ -100,7 +101,7 @@ def test_a_saved_folder_gives_the_same_pictures(build: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])
-def test_half_precision_files_load_in_float32_unless_asked_otherwise(variant: str | None, tmp_path: Path) -> None:
+def test_half_precision_files_load_in_float32_by_default(variant: str | None, tmp_path: Path) -> None:
     tiny_pipeline().to(torch.float16).save_pretrained(tmp_path, variant=variant)
     for dtype in (None, torch.bfloat16):
         model = load_model(str(tmp_path), device="cpu", dtype=dtype)
@@ -108,7 +109,7 @@ def test_half_precision_files_load_in_float32_unless_asked_otherwise(variant: st
         assert {p.dtype for part in parts for p in part.parameters()} == {dtype or torch.float32}
 
 
-def test_little_memory_is_half_precision_and_no_kept_activations(tmp_path: Path) -> None:
+def test_low_vram_is_half_precision_with_recomputed_activations(tmp_path: Path) -> None:
     tiny_pipeline().save_pretrained(tmp_path)
     model = load_model(tmp_path, device="cpu", low_vram=True)
     assert model.dtype == torch.bfloat16 and model.pipeline.text_encoder.dtype == torch.bfloat16
@@ -118,9 +119,9 @@ def test_little_memory_is_half_precision_and_no_kept_activations(tmp_path: Path)
 
 def test_terrarium_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipeline().save_pretrained(tmp_path)
-    monkeypatch.setattr(load, "TERRARIUM", tmp_path)
+    monkeypatch.setattr(terrarium, "WEIGHTS", tmp_path)
     assert load_model(device="cpu").name == "terrarium"
-    monkeypatch.setattr(load, "TERRARIUM", tmp_path / "nowhere")
+    monkeypatch.setattr(terrarium, "WEIGHTS", tmp_path / "nowhere")
     with pytest.raises(ModelLoadError, match="semiperm terrarium train"):
         load_model()
 
@@ -137,7 +138,7 @@ def test_a_single_file_beside_its_configuration_gives_the_same_pictures(tmp_path
 
 
 def as_original_sd3(transformer: Any) -> dict[str, Tensor]:
-    """The weights of an SD3 transformer under the names, and in the order, that the original checkpoints give them."""
+    """Return the weights of an SD3 transformer under the names and in the order of the original checkpoints."""
     ours = transformer.state_dict()
     last = len(transformer.transformer_blocks) - 1
     found: dict[str, Tensor] = {"pos_embed": ours["pos_embed.pos_embed"]}
@@ -172,7 +173,7 @@ def as_original_sd3(transformer: Any) -> dict[str, Tensor]:
             for kind in ("weight", "bias"):
                 rows = [ours[f"{own}.attn.{part}.{kind}"] for part in parts]
                 found[f"{block}.{side}_block.attn.qkv.{kind}"] = torch.cat(rows)
-    # there shift comes before scale, in diffusers behind it
+    # The original has shift before scale, diffusers has it behind.
     swapped = ("final_layer.adaLN_modulation.1", f"joint_blocks.{last}.context_block.adaLN_modulation.1")
     for theirs, own in names.items():
         for kind in ("weight", "bias"):
@@ -202,11 +203,11 @@ def test_a_denoiser_in_diffusers_names_gives_the_same_pictures(build: Any, tmp_p
     file = denoiser_beside_its_parts(pipeline, pipeline.transformer.state_dict(), tmp_path)
     model = load_model(file, device="cpu")
     model.pipeline.default_sample_size = 8
-    # FLUX's folders too come back with differences of rounding
+    # FLUX's folders differ by rounding as well.
     torch.testing.assert_close(pictures(model.pipeline), pictures(pipeline), atol=1e-5, rtol=0)
 
 
-def test_a_denoiser_in_the_wrong_folder_or_torn_is_refused(tmp_path: Path) -> None:
+def test_a_denoiser_in_the_wrong_folder_or_incomplete_is_refused(tmp_path: Path) -> None:
     pipeline = tiny_flux_pipeline()
     weights = dict(pipeline.transformer.state_dict())
     file = denoiser_beside_its_parts(pipeline, weights, tmp_path / "flux")
@@ -230,7 +231,7 @@ def test_a_single_file_alone_says_what_it_lacks(tmp_path: Path, monkeypatch: pyt
         load_model(tmp_path / "tiny.safetensors")
 
 
-def test_what_is_no_checkpoint_is_refused_by_what_it_is(tmp_path: Path) -> None:
+def test_other_files_are_refused_with_what_they_are(tmp_path: Path) -> None:
     contents = {
         "an adapter": {"lora_unet_mid_block.lora_down.weight": torch.zeros(1, 2)},
         "no denoiser of Stable Diffusion": {"double_blocks.0.weight": torch.zeros(1)},
@@ -289,7 +290,7 @@ def test_folders_that_are_no_models_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_names_of_nothing_are_refused_with_the_nearest_one(tmp_path: Path) -> None:
+def test_unknown_names_are_refused_with_the_closest_one(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="Did you mean 'terrarium'"):
         load_model("terarium")
     (tmp_path / "dreamer.safetensors").touch()
@@ -309,5 +310,5 @@ def test_model_of_takes_pipelines_and_models() -> None:
     model = model_of(tiny_pipeline(), "mine")
     assert model.name == "mine"
     assert model_of(model) is model
-    with pytest.raises(TypeError, match="not a Stable Diffusion pipeline"):
+    with pytest.raises(ModelLoadError, match="not a Stable Diffusion pipeline"):
         model_of("a string")

@@ -1,4 +1,4 @@
-"""Model offloading: text encoders and denoiser take turns, and a membrane in training follows the denoiser."""
+"""Model offloading: text encoders and denoiser alternate on the device, and training follows the denoiser."""
 
 from typing import Any
 
@@ -8,18 +8,21 @@ from accelerate import cpu_offload_with_hook
 from accelerate.hooks import CpuOffload, add_hook_to_module
 from torch import nn
 
-from semiperm.erasing import anchors, fit, gate
-from semiperm.erasing.recipe import Recipe
+from semiperm.api import erase
+from semiperm.membrane import Membrane
+from semiperm.methods.spm.settings import SpmSettings
+from semiperm.methods.spm_published import PublishedSettings
 from semiperm.models.load import model_of
-from tests.membrane.helpers import same_bits
-from tests.tiny import WORDS, tiny_flux_pipeline, tiny_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline
+from tests.helpers import same_bits
+from tests.methods.few_words import use_few_words
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline
 
-SHORT = Recipe(steps=4, states=2, anchors=4, trajectories=2, trajectory_steps=3, refresh=2)
+SHORT = SpmSettings(steps=4, states=2, anchors=4, trajectories=2, trajectory_steps=3, refresh=2)
 FAMILIES = {"sd": tiny_pipeline, "sd3": tiny_sd3_pipeline, "flux": tiny_flux_pipeline, "qwen": tiny_qwen_pipeline}
 
 
 class Turns(CpuOffload):
-    """Offloading to a second device that every machine has, and that computes nothing."""
+    """Offloading to the meta device, which every machine has and which computes nothing."""
 
     def __init__(self, turns: list[str]) -> None:
         super().__init__(torch.device("meta"))
@@ -36,13 +39,11 @@ class Turns(CpuOffload):
 
 @pytest.fixture
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anchors, "everyday", lambda: tuple(WORDS[-14:]))
-    monkeypatch.setattr(gate, "OTHERS", 30)
-    monkeypatch.setattr(gate, "MIXED", 10)
+    use_few_words(monkeypatch)
 
 
 @pytest.mark.parametrize("kind", list(FAMILIES))
-def test_the_denoiser_goes_before_text_is_encoded(kind: str) -> None:
+def test_the_denoiser_is_offloaded_before_text_is_encoded(kind: str) -> None:
     model = model_of(FAMILIES[kind]())
     wanted = model.encode(["a cat"])
     turns: list[str] = []
@@ -57,7 +58,7 @@ def test_the_denoiser_goes_before_text_is_encoded(kind: str) -> None:
     assert turns == ["wake", "rest"]
 
 
-def test_nothing_is_moved_that_is_not_offloaded() -> None:
+def test_without_offloading_nothing_is_moved() -> None:
     model = model_of(tiny_pipeline())
     model.wake()
     model.denoiser.to("meta")
@@ -68,27 +69,29 @@ def test_nothing_is_moved_that_is_not_offloaded() -> None:
 @pytest.mark.usefixtures("few_words")
 @pytest.mark.parametrize("kind", ["sd", "sd3"])
 def test_a_membrane_in_training_follows_the_denoiser(kind: str) -> None:
-    plain = fit.erase(FAMILIES[kind](), "cat", SHORT, quiet=True)
+    plain = erase(FAMILIES[kind](), "cat", "spm", SHORT)
     pipeline = FAMILIES[kind]()
     model = model_of(pipeline)
     cpu_offload_with_hook(model.called, "cpu")
-    # what moving to another device does: other tensors with the same numbers, as the hook moves them under no_grad too
+    # Moving to another device makes other tensors with the same numbers, under no_grad as the hook does it.
     model.called.register_forward_pre_hook(lambda module, _: module._apply(torch.clone) and None)
-    assert same_bits(fit.erase(model, "cat", SHORT, quiet=True), plain)
+    made = erase(model, "cat", "spm", SHORT)
+    assert isinstance(made, Membrane) and isinstance(plain, Membrane)
+    assert same_bits(made, plain)
 
 
 @pytest.mark.usefixtures("few_words")
-@pytest.mark.parametrize(("kind", "loop"), [("sd", "membrane"), ("sd3", "membrane"), ("sd", "authors")])
+@pytest.mark.parametrize(("kind", "method"), [("sd", "spm"), ("sd3", "spm"), ("sd", "spm-published")])
 def test_no_text_is_encoded_while_the_denoiser_is_trained(
-    kind: str, loop: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, recipe = model_of(FAMILIES[kind]()), SHORT.model_copy(update={"loop": loop})
+    model = model_of(FAMILIES[kind]())
     seen: list[str] = []
     encode, predict = model.encode, model.predict
     monkeypatch.setattr(model, "encode", lambda prompts: seen.append("encode") or encode(prompts))
     monkeypatch.setattr(model, "predict", lambda *args: seen.append("predict") or predict(*args))
-    fit.erase(model, "cat", recipe, quiet=True)
+    erase(model, "cat", method, SHORT if method == "spm" else PublishedSettings(steps=4, trajectory_steps=3))
     first = seen.index("predict")
-    # the self-check at the end has two texts of its own
+    # The self-check at the end encodes two texts of its own.
     assert seen[first:].count("encode") == 2
     assert "predict" not in seen[seen.index("encode", first) :][:2]

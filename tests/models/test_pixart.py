@@ -1,4 +1,4 @@
-"""PixArt is seen as its pipelines use it, learned variance and picture size included, and a guard erases on it."""
+"""PixArt predicts as in its pipelines, with learned variance and picture size, and a guard erases on it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,20 +14,29 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.real import PIXART_SIGMA
+from semiperm.api import erase, guard
 from semiperm.concept import Concept
-from semiperm.erasing import anchors, trajectories
-from semiperm.erasing.fit import erase
-from semiperm.erasing.instant import instant, reads_text
-from semiperm.erasing.prompts import target_prompts
-from semiperm.erasing.recipe import Recipe
-from semiperm.guarded import guard
-from semiperm.membrane.export import export
-from semiperm.membrane.files import load, save
-from semiperm.membrane.membrane import Card, Membrane
-from semiperm.models.base import TextFeatures, erasable_layers
+from semiperm.erasure import Card
+from semiperm.errors import ModelLoadError
+from semiperm.files.export import export
+from semiperm.files.safetensors import load, save
+from semiperm.membrane import Membrane
+from semiperm.methods import trajectories
+from semiperm.methods.sentences import target_prompts
+from semiperm.methods.spm import anchors
+from semiperm.methods.spm.instant import instant, reads_text
+from semiperm.methods.spm.settings import SpmSettings
+from semiperm.models.layers import erasable_layers
 from semiperm.models.load import load_model, model_of
 from semiperm.models.pixart import PixArt
-from tests.models.helpers import by_name, check_against_changed_weights, membrane_for, seen_by_the_denoiser
+from tests.models.helpers import (
+    TenthOfLength,
+    Watched,
+    by_name,
+    check_against_changed_weights,
+    membrane_for,
+    seen_by_the_denoiser,
+)
 from tests.tiny import tiny_pixart_pipeline
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -36,7 +45,6 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 PROMPTS = ["a cat", "a Dog and a tree", "cat"]
 SIZE = {"use_resolution_binning": False, "clean_caption": False}
-# transformer/config.json of PixArt-alpha/PixArt-Sigma-XL-2-1024-MS on the Hub
 
 
 @pytest.fixture(params=KINDS, scope="module")
@@ -44,11 +52,11 @@ def pipeline(request: pytest.FixtureRequest) -> Any:
     return KINDS[request.param]()
 
 
-def draw(worn: Any, prompts: list[str], **arguments: Any) -> Tensor:
+def draw(pipe: Any, prompts: list[str], **arguments: Any) -> Tensor:
     count = len(prompts) * arguments.get("num_images_per_prompt", 1)
     generators = [torch.Generator().manual_seed(number) for number in range(count)]
-    asked = {"num_inference_steps": 2, "output_type": "latent", **SIZE, **arguments}
-    return worn(prompts, generator=generators, **asked).images
+    options = {"num_inference_steps": 2, "output_type": "latent", **SIZE, **arguments}
+    return pipe(prompts, generator=generators, **options).images
 
 
 def test_the_family_is_chosen_by_the_pipelines_class(pipeline: Any, request: pytest.FixtureRequest) -> None:
@@ -57,14 +65,14 @@ def test_the_family_is_chosen_by_the_pipelines_class(pipeline: Any, request: pyt
     assert model.architecture == request.node.callspec.params["pipeline"]
     broken = tiny_pixart_pipeline()
     broken.text_encoder = None
-    with pytest.raises(TypeError, match="no text_encoder"):
+    with pytest.raises(ModelLoadError, match="PixArtSigmaPipeline cannot be used: it has no text_encoder"):
         model_of(broken)
 
 
 def test_features_and_predictions_are_the_pipelines_own(pipeline: Any) -> None:
     model = model_of(pipeline)
     generator = torch.Generator().manual_seed(0)
-    # a height of its own, so that the size of the picture is not the configuration's
+    # A height that is not the configuration's.
     calls = seen_by_the_denoiser(pipeline, prompt=PROMPTS, generator=generator, height=192, **SIZE)
     asked, empty = model.encode(PROMPTS), model.unconditional(3)
     assert len(calls) == 3
@@ -77,7 +85,7 @@ def test_features_and_predictions_are_the_pipelines_own(pipeline: Any) -> None:
                 found = model.predict(call["hidden_states"][half], call["timestep"][0], features)
             assert found.shape == (3, 4, 96, 128)
             torch.testing.assert_close(found, call["found"][half, :4], atol=1e-5, rtol=1e-4)
-    # the alpha reads the size, the sigma does not
+    # The alpha reads the size, the sigma does not.
     size = calls[0]["added_cond_kwargs"]["resolution"]
     assert size is None if model.architecture == "pixart-sigma" else size[0].tolist() == [192, 256]
 
@@ -113,7 +121,7 @@ def test_ids_and_mask_are_those_of_the_text_and_its_end(pipeline: Any) -> None:
     found = model_of(pipeline).encode(PROMPTS)
     assert found.ids is not None and found.mask_BT is not None and found.pooled_BC is not None and found.start == 0
     for row, prompt in enumerate(PROMPTS):
-        # the pipeline reads everything in lower case
+        # The pipeline reads everything in lower case.
         tokens = pipeline.tokenizer(prompt.lower(), return_tensors="pt")
         assert (*found.ids[row], pipeline.tokenizer.eos_token_id) == tuple(tokens["input_ids"][0].tolist())
         length = len(found.ids[row]) + 1
@@ -153,19 +161,19 @@ def test_an_instant_membrane_is_the_best_change_of_what_keys_read() -> None:
     model = model_of(tiny_pixart_pipeline(sigma=False), "tiny")
     concept, word = Concept(name="cat"), 17
     held = anchors.by_name(concept, model.encode)
-    recipe = Recipe(steps=0, instant_eta=0.0, instant_anchor_weight=2.0, instant_ridge=0.01, rank=24)
-    membrane = instant(concept, model, held, recipe)
+    settings = SpmSettings(steps=0, instant_eta=0.0, instant_anchor_weight=2.0, instant_ridge=0.01, rank=24)
+    membrane = instant(concept, model, held, settings)
     text_side = {path for path in membrane.up if reads_text(path)}
     assert len(text_side) == 4
     assert {path for path, up in membrane.up.items() if up.any()} == text_side
 
     moved, wanted = [], []
-    for asking, instead in target_prompts(concept, recipe.nothing):
+    for asking, instead in target_prompts(concept, settings.nothing):
         features = model.encode([asking, instead])
         assert features.ids is not None
         target, surrogate = model.keys_read(features)
         for place in range(features.ids[0].index(word), len(target)):
-            # as far from the end of its own text
+            # As far from the end of its own text.
             beside = max(place - len(target) + len(surrogate), 0)
             moved.append(target[place])
             wanted.append(surrogate[beside] - target[place])
@@ -177,7 +185,7 @@ def test_an_instant_membrane_is_the_best_change_of_what_keys_read() -> None:
     for path in text_side:
         weight = cast(nn.Linear, model.erasable_layers()[path]).weight.detach().double()
         change = (membrane.up[path] @ membrane.down[path]).double()
-        # where mean |D e - W g|^2 + 2 mean |D p|^2 + 0.01 |D|^2 has no slope
+        # There mean |D e - W g|^2 + 2 mean |D p|^2 + 0.01 |D|^2 has no slope.
         pull = (e @ change.T - g @ weight.T).T @ e / len(e)
         slope = pull + 2 * change @ p.T @ p / len(p) + 0.01 * change
         assert slope.norm() < 1e-4 * pull.norm()
@@ -189,28 +197,30 @@ def test_a_picture_is_the_one_of_weights_changed_by_hand_in_both_branches() -> N
 
 
 def test_a_batch_gives_the_pictures_of_its_prompts_alone(pipeline: Any) -> None:
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name) as guarded:
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name) as guarded:
         together = draw(guarded, PROMPTS)
         for row, prompt in enumerate(PROMPTS):
-            asked = {"generator": torch.Generator().manual_seed(row), "num_inference_steps": 2, **SIZE}
-            alone = guarded(prompt, output_type="latent", **asked).images
+            options = {"generator": torch.Generator().manual_seed(row), "num_inference_steps": 2, **SIZE}
+            alone = guarded(prompt, output_type="latent", **options).images
             torch.testing.assert_close(together[row : row + 1], alone, atol=1e-4, rtol=1e-3)
 
 
 def test_a_concept_is_erased_saved_loaded_and_guarded(tmp_path: Path) -> None:
-    # the one that reads fewer tokens, and the picture's size besides
+    # The alpha reads fewer tokens than the sigma, and the picture's size as well.
     pipeline = tiny_pixart_pipeline(sigma=False)
     before = {name: value.clone() for name, value in pipeline.transformer.state_dict().items()}
-    recipe = Recipe(steps=3, states=2, anchors=2, trajectories=2, trajectory_steps=3, learning_rate=0.05)
-    membrane = erase(model_of(pipeline, "tiny"), "cat", recipe, out=tmp_path / "cat.safetensors", quiet=True)
+    settings = SpmSettings(steps=3, states=2, anchors=2, trajectories=2, trajectory_steps=3, learning_rate=0.05)
+    membrane = erase(model_of(pipeline, "tiny"), "cat", "spm", settings, out=tmp_path / "cat.safetensors")
+    assert isinstance(membrane, Membrane)
     assert membrane.card.effect["target_moved"] > 0
     assert all(membrane.up[path].any() for path in membrane.up)
     after = pipeline.transformer.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     bare = draw(pipeline, PROMPTS)
     with guard(pipeline, [tmp_path / "cat.safetensors"]) as guarded:
-        found = draw(guarded, PROMPTS)
-        assert guarded.last is not None and guarded.last.gamma_BK.flatten().tolist() == [1, 0, 1]
+        watched = Watched(guarded)
+        found = draw(watched, PROMPTS)
+        assert watched.gammas == [1, 0, 1]
     assert torch.equal(found[1], bare[1]) and not torch.equal(found[0], bare[0])
     assert torch.equal(draw(pipeline, PROMPTS), bare)
 
@@ -223,47 +233,45 @@ def test_a_folder_is_loaded_as_its_family(pipeline: Any, tmp_path: Path) -> None
 
 
 def test_peft_loads_the_exported_folder_and_draws_the_same(tmp_path: Path) -> None:
-    # the pipelines themselves load no LoRA
+    # PixArt's pipelines load no LoRA themselves.
     pipeline = tiny_pixart_pipeline()
     membrane = membrane_for(pipeline, "cat")
     file = save(membrane, tmp_path / "cat.safetensors")
-    with guard(pipeline, [file], transport="always") as guarded:
+    with guard(pipeline, [file], gate="always") as guarded:
         ours = draw(guarded, PROMPTS)
     bare = draw(pipeline, PROMPTS)
-    adapted = PeftModel.from_pretrained(pipeline.transformer, str(export(load(file), "peft", tmp_path / "adapter")))
+    again = load(file)
+    assert isinstance(again, Membrane)
+    adapted = PeftModel.from_pretrained(pipeline.transformer, str(export(again, "peft", tmp_path / "adapter")))
     covered = [name for name, _ in adapted.named_modules() if name.endswith("lora_A.default")]
     assert len(covered) == len(membrane.down)
     assert (draw(pipeline, PROMPTS) - ours).abs().max() < 1e-5
     assert (ours - bare).abs().max() > 1e-3
 
 
-def test_embeddings_are_read_with_the_mask_that_comes_with_them() -> None:
-    def length(card: Card, features: TextFeatures, encode: Any) -> Tensor:
-        assert features.start == 0 and features.mask_BT is not None and features.mask_BT.dtype == torch.bool
-        return features.mask_BT.sum(1) / 10
-
+def test_embeddings_are_read_with_their_mask() -> None:
     pipeline = tiny_pixart_pipeline()
     embeds, mask, _, _ = pipeline.encode_prompt(["cat", "a dog"], do_classifier_free_guidance=False)
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport=length) as guarded:
-        guarded(
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=lambda _: TenthOfLength()) as guarded:
+        output = guarded(
             prompt_embeds=embeds, prompt_attention_mask=mask, guidance_scale=1.0, num_inference_steps=1,
             output_type="latent", **SIZE,
         )  # fmt: skip
-        assert guarded.last is not None
-        assert guarded.last.gamma_BK.flatten().tolist() == pytest.approx([0.2, 0.3])
+        assert output.permeability.gamma_BK.flatten().tolist() == pytest.approx([0.2, 0.3])
 
 
 def test_the_real_network_has_10_layers_in_each_of_28_blocks(tmp_path: Path) -> None:
     with torch.device("meta"):
         layers = erasable_layers(PixArtTransformer2DModel(**PIXART_SIGMA))
     width = 16 * 72
-    # query, key, value and output of either attention, all of one width because captions are projected before,
-    # and a feed-forward of two layers; modulation is one layer for all blocks and outside of them
+    # Query, key, value and output of both attentions, all of one width because captions are projected before, and a
+    # feed-forward of two layers; modulation is one layer for all blocks, outside of them.
     sizes = [(width, width)] * 8 + [(width, 4 * width), (4 * width, width)]
     linear = [cast(nn.Linear, layer) for layer in layers.values()]
     assert sorted((layer.in_features, layer.out_features) for layer in linear) == sorted(sizes * 28)
-    membrane = Membrane.zero(layers, Card(concept=Concept(name="cat")))
+    membrane = Membrane.zero(layers, Card(concepts=(Concept(name="cat"),)))
     file = save(membrane, tmp_path / "cat.safetensors")
     names = {f"transformer.{path}.lora_{side}.weight" for path in layers for side in "AB"}
     assert set(load_file(file)) == names and len(names) == 2 * 10 * 28
-    assert set(load(file, layers=layers).down) == set(layers)
+    again = load(file, layers=layers)
+    assert isinstance(again, Membrane) and set(again.down) == set(layers)

@@ -1,4 +1,4 @@
-"""Qwen-Image's prompts end where they end, and each pass of its guidance has the right permeabilities."""
+"""Qwen-Image's prompts are read without their chat template, and each pass of guidance is guarded."""
 
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.real import QWEN_IMAGE
+from semiperm.api import guard
 from semiperm.concept import Concept
-from semiperm.erasing import authors, gate
-from semiperm.guarded import guard
-from semiperm.membrane.files import load, save
-from semiperm.membrane.membrane import Card, Membrane
-from semiperm.membrane.transport import calibrated, paper
-from semiperm.models.base import PROMPTS_AT_ONCE, erasable_layers
+from semiperm.erasure import Card
+from semiperm.files.safetensors import load, save
+from semiperm.gate import PaperGate, Shown, judge
+from semiperm.membrane import Membrane
+from semiperm.methods.calibrate import fit_gate
+from semiperm.methods.spm_published import gaussian_features
+from semiperm.models.layers import erasable_layers
 from semiperm.models.load import model_of
-from tests.models.helpers import by_name, check_against_changed_weights, membrane_for
+from semiperm.models.model import PROMPTS_AT_ONCE
+from tests.models.helpers import TenthOfLength, by_name, check_against_changed_weights, membrane_for
 from tests.tiny import tiny_qwen_pipeline
 
 PROMPTS = ["a cat", "a dog and a tree", "cat"]
-# transformer/config.json of Qwen/Qwen-Image on the Hub
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +33,20 @@ def pipeline() -> Any:
     return tiny_qwen_pipeline()
 
 
-def draw(worn: Any, prompts: list[str], guided: bool = True, **arguments: Any) -> Tensor:
+def draw(pipe: Any, prompts: list[str], guided: bool = True, **arguments: Any) -> Tensor:
     count = len(prompts) * arguments.get("num_images_per_prompt", 1)
     generators = [torch.Generator().manual_seed(number) for number in range(count)]
     guidance: dict[str, Any] = {"negative_prompt": [" "] * len(prompts), "true_cfg_scale": 3.0} if guided else {}
-    asked = {"num_inference_steps": 2, "output_type": "latent", **guidance, **arguments}
-    return worn(prompts, generator=generators, **asked).images
+    options = {"num_inference_steps": 2, "output_type": "latent", **guidance, **arguments}
+    return pipe(prompts, generator=generators, **options).images
 
 
-def test_the_chat_template_is_as_long_as_the_pipeline_takes_off(pipeline: Any) -> None:
+def test_the_chat_template_is_as_long_as_what_the_pipeline_removes(pipeline: Any) -> None:
     before = pipeline.prompt_template_encode.partition("{}")[0]
     assert len(pipeline.tokenizer(before)["input_ids"]) == pipeline.prompt_template_encode_start_idx
 
 
-def test_features_are_what_the_language_model_says_in_its_chat(pipeline: Any) -> None:
+def test_features_are_the_language_models_states_in_its_chat(pipeline: Any) -> None:
     found = model_of(pipeline).encode(PROMPTS)
     assert found.ids is not None and found.mask_BT is not None and found.pooled_BC is not None
     attended = found.condition["encoder_hidden_states_mask"]
@@ -60,7 +62,7 @@ def test_features_are_what_the_language_model_says_in_its_chat(pipeline: Any) ->
         torch.testing.assert_close(found.pooled_BC[row], states[:own].mean(0))
 
 
-def test_no_part_of_a_prompt_that_is_cut_is_read(pipeline: Any) -> None:
+def test_a_prompt_that_is_too_long_is_truncated_for_the_gate_too(pipeline: Any) -> None:
     found = model_of(pipeline).encode(["cat" + " cat" * 600, "a cat"])
     assert found.ids is not None and found.mask_BT is not None
     assert found.hidden_BTC.shape[1] == len(found.ids[0]) == 512
@@ -103,14 +105,14 @@ def test_a_picture_is_the_one_of_weights_changed_by_hand_in_every_pass(guided: b
     check_against_changed_weights(tiny_qwen_pipeline(), twice, atol=1e-5, rtol=1e-4)
 
 
-def test_one_prompt_may_stand_without_a_list(pipeline: Any) -> None:
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name) as guarded:
+def test_one_prompt_needs_no_list(pipeline: Any) -> None:
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name) as guarded:
         single = guarded("a cat", generator=torch.Generator().manual_seed(0), num_inference_steps=2).images
     assert len(single) == 1
 
 
 def test_a_batch_gives_the_pictures_of_its_prompts_alone(pipeline: Any) -> None:
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name) as guarded:
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name) as guarded:
         together = draw(guarded, PROMPTS)
         for row, prompt in enumerate(PROMPTS):
             noise = torch.Generator().manual_seed(row)
@@ -121,38 +123,33 @@ def test_a_batch_gives_the_pictures_of_its_prompts_alone(pipeline: Any) -> None:
             torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_a_prompt_asks_by_its_own_words_wherever_they_stand(pipeline: Any) -> None:
+def test_a_gate_reads_the_words_of_the_prompt_wherever_they_are(pipeline: Any) -> None:
     model = model_of(pipeline)
-    card = Card(concept=Concept(name="cat"), gate=gate.fit(Concept(name="cat"), model))
+    fitted = fit_gate(Concept(name="cat"), model)
     asking = ["cat", "a cat", "a photo of a cat and a dog", "cat beside a tree", "two cats"]
     others = ["a dog", "", " ", "a tree in the sky", "a photo"]
     features = model.encode(asking + others)
-    assert calibrated(card, features, model.encode).tolist() == [1] * len(asking) + [0] * len(others)
-    # "cats" is another word than "cat"
-    assert paper(card, features, model.encode)[:4].tolist() == [1] * 4
-    # whatever the chat template says, it is not read
+    assert judge([fitted], Shown(features, model))[:, 0].tolist() == [1] * len(asking) + [0] * len(others)
+    # "cats" is another word than "cat".
+    assert judge([PaperGate(phrases=("cat",))], Shown(features, model))[:4, 0].tolist() == [1] * 4
+    # The chat template is not read.
     loud = model.encode(others)
     assert loud.mask_BT is not None
-    loud.hidden_BTC[~loud.mask_BT] = 1e4 * torch.tensor(cast(dict, card.gate)["weight"]).sign()
-    assert not calibrated(card, loud, model.encode).any()
+    loud.hidden_BTC[~loud.mask_BT] = 1e4 * torch.tensor(fitted.weight).sign()
+    assert not judge([fitted], Shown(loud, model)).any()
 
 
 def test_embeddings_are_read_from_their_first_token_to_the_end_of_their_mask(pipeline: Any) -> None:
-    def first_and_last(card: Card, features: Any, encode: Any) -> Tensor:
-        assert features.start == 0 and features.mask_BT.dtype == torch.bool
-        return features.mask_BT.sum(1) / 10
-
     embeds, mask = pipeline.encode_prompt(["a cat", "a dog and a tree"])
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport=first_and_last) as guarded:
-        guarded(prompt_embeds=embeds, prompt_embeds_mask=mask, num_inference_steps=2, output_type="latent")
-        assert guarded.last is not None
-        assert guarded.last.gamma_BK.flatten().tolist() == pytest.approx([0.7, 1.0])
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=lambda _: TenthOfLength()) as guarded:
+        output = guarded(prompt_embeds=embeds, prompt_embeds_mask=mask, num_inference_steps=2, output_type="latent")
+        assert output.permeability.gamma_BK.flatten().tolist() == pytest.approx([0.7, 1.0])
 
 
-def test_the_authors_anchors_are_as_long_as_the_target(pipeline: Any) -> None:
+def test_the_published_anchors_are_as_long_as_the_target(pipeline: Any) -> None:
     model = model_of(pipeline)
     target, empty = model.encode(["a large red house"]), model.encode([""])
-    found = authors.gaussian_features(target, empty, 2, torch.Generator().manual_seed(0))
+    found = gaussian_features(target, empty, 2, torch.Generator().manual_seed(0))
     assert found.hidden_BTC.shape == (2, *target.hidden_BTC.shape[1:])
 
 
@@ -160,12 +157,13 @@ def test_the_real_network_has_14_layers_in_each_of_60_blocks(tmp_path: Path) -> 
     with torch.device("meta"):
         layers = erasable_layers(QwenImageTransformer2DModel(**QWEN_IMAGE))
     width = 24 * 128
-    # query, key, value and output of picture and text, one modulation and a feed-forward of two layers for each
+    # Query, key, value and output of picture and text, one modulation and a feed-forward of two layers for each
     sizes = [(width, width)] * 8 + [(width, 6 * width), (width, 4 * width), (4 * width, width)] * 2
     linear = [cast(nn.Linear, layer) for layer in layers.values()]
     assert sorted((layer.in_features, layer.out_features) for layer in linear) == sorted(sizes * 60)
-    membrane = Membrane.zero(layers, Card(concept=Concept(name="cat")))
+    membrane = Membrane.zero(layers, Card(concepts=(Concept(name="cat"),)))
     file = save(membrane, tmp_path / "cat.safetensors")
     names = {f"transformer.{path}.lora_{side}.weight" for path in layers for side in "AB"}
     assert set(load_file(file)) == names and len(names) == 2 * 14 * 60
-    assert set(load(file, layers=layers).down) == set(layers)
+    again = load(file, layers=layers)
+    assert isinstance(again, Membrane) and set(again.down) == set(layers)

@@ -1,4 +1,4 @@
-"""What StableDiffusion encodes and predicts is what the pipeline itself feeds its denoiser and gets back."""
+"""StableDiffusion encodes what the pipeline feeds its denoiser, and predicts what the denoiser returns."""
 
 from typing import Any
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from semiperm.models.base import PROMPTS_AT_ONCE, TextFeatures
+from semiperm.errors import ModelLoadError
+from semiperm.models.model import PROMPTS_AT_ONCE
 from semiperm.models.stable_diffusion import StableDiffusion
+from semiperm.models.text import TextFeatures
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 PROMPTS = ["a cat on a street", "", "no dog, a fox!"]
@@ -48,7 +50,7 @@ def test_unconditional_of_xl_is_zero_only_where_the_pipeline_says_so() -> None:
     seen = what_the_denoiser_sees(pipeline, prompt=PROMPTS, guidance_scale=5.0)
     features = model.unconditional(3)
     assert features.hidden_BTC.any()
-    # the pipeline encodes the empty prompt three times, which rounds differently from once
+    # The pipeline encodes the empty prompt three times, which rounds differently from once.
     assert torch.allclose(features.hidden_BTC, seen["encoder_hidden_states"][:3], atol=1e-6)
     assert torch.allclose(features.condition["text_embeds"], seen["added_cond_kwargs"]["text_embeds"][:3], atol=1e-6)
 
@@ -101,7 +103,7 @@ def test_pooled_is_the_state_at_the_end_of_text() -> None:
     assert torch.equal(features.pooled_BC, features.hidden_BTC[torch.arange(3), last])
 
 
-def test_a_prompt_that_is_too_long_is_cut_quietly(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_prompt_that_is_too_long_is_truncated_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model = StableDiffusion(tiny_pipeline())
     features = model.encode(["cat " * 200])
     assert features.hidden_BTC.shape[1] == 77
@@ -139,7 +141,7 @@ def test_multi_vector_textual_inversions_are_expanded_as_in_the_pipeline() -> No
     assert features.ids[0][1:] == tuple(pipeline.tokenizer.convert_tokens_to_ids(words))
 
 
-def test_half_precision_parts_are_met_in_the_precision_of_the_latents() -> None:
+def test_text_in_half_precision_is_read_in_the_precision_of_the_latents() -> None:
     pipeline = tiny_pipeline()
     pipeline.text_encoder.to(torch.float16)
     model = StableDiffusion(pipeline)
@@ -171,20 +173,20 @@ def test_shape_device_and_names() -> None:
     assert StableDiffusion(tiny_xl_pipeline()).architecture == "stable-diffusion-xl"
 
 
-def test_what_is_not_stable_diffusion_is_refused() -> None:
-    with pytest.raises(TypeError, match="no unet, text_encoder"):
+def test_other_pipelines_and_schedulers_are_refused() -> None:
+    with pytest.raises(ModelLoadError, match="no unet, text_encoder"):
         StableDiffusion(object())
     pipeline = tiny_pipeline()
     pipeline.scheduler = DDIMScheduler(prediction_type="sample")
-    with pytest.raises(ValueError, match="'sample'"):
+    with pytest.raises(ModelLoadError, match="'sample'"):
         StableDiffusion(pipeline)
     pipeline = tiny_xl_pipeline()
     pipeline.text_encoder = None
-    with pytest.raises(ValueError, match="text_encoder"):
+    with pytest.raises(ModelLoadError, match="text_encoder"):
         StableDiffusion(pipeline)
 
 
-def test_a_repeated_prompt_is_encoded_once_and_stands_where_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_prompt_is_encoded_once_and_returned_in_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
     model = StableDiffusion(tiny_pipeline())
     asked: list[str] = []
     encode = model._encode

@@ -8,17 +8,18 @@ from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from semiperm.models.base import DiffusionModel, TextFeatures
+from semiperm.models.model import DiffusionModel
+from semiperm.models.text import TextFeatures
 
 # B batch, T tokens, C channels, H height, W width
 
 LONGEST = 512
-# what FLUX.1-dev's pipeline takes by default
+# the default guidance of FLUX.1-dev's pipeline
 DISTILLED_GUIDANCE = 3.5
 
 
 class FlowModel(DiffusionModel):
-    """What the flow transformers have in common.
+    """The common base of the flow transformers.
 
     Of their text features `hidden_BTC` is what joint attention reads, `pooled_BC` what modulates the blocks, and
     `mask_BT` says which positions hold text.
@@ -29,7 +30,7 @@ class FlowModel(DiffusionModel):
         return "flow"
 
     def schedule(self, steps: int, **changes: Any) -> Any:
-        """Return Euler's method on the flow, shifted towards noise as the pipeline shifts it for its own size."""
+        """Return Euler's method on the flow, with the timestep shift that the pipeline uses at its default size."""
         scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(
             {**dict(self.pipeline.scheduler.config), **changes}
         )
@@ -43,7 +44,7 @@ class FlowModel(DiffusionModel):
         return None
 
     def _shift(self, config: Any) -> float:
-        # a straight line through two sizes (arXiv:2403.03206, sec. 5.3.2, as in the reference pipelines)
+        # A straight line through two sizes (arXiv:2403.03206, sec. 5.3.2, as in the reference pipelines)
         _, height, width = self.latent_shape()
         squares = height * width // 4
         slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
@@ -53,7 +54,7 @@ class FlowModel(DiffusionModel):
         tokens = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return tokens["attention_mask"].bool()
 
-    def _tokens(self, prompts: list[str], tokenizer: Any) -> list[list[int]]:
+    def _truncated(self, prompts: list[str], tokenizer: Any) -> list[list[int]]:
         return tokenizer(prompts, truncation=True, max_length=min(tokenizer.model_max_length, LONGEST))["input_ids"]
 
 
@@ -61,6 +62,10 @@ class StableDiffusion3(FlowModel):
     """Stable Diffusion 3 and 3.5, with or without the T5 text encoder."""
 
     parts = ("transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
+    optional_parts = ("text_encoder_3", "tokenizer_3")
+    pipelines = ("StableDiffusion3Pipeline",)
+    checkpoint_keys = ("joint_blocks.0.x_block.attn.qkv.weight", "pos_embed.proj.weight")
+    denoiser_class = "SD3Transformer2DModel"
     architecture = "stable-diffusion-v3-medium"
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -68,7 +73,7 @@ class StableDiffusion3(FlowModel):
         return int(self._config.in_channels), size, size
 
     def _encode(self, prompts: list[str]) -> TextFeatures:
-        # T5's share of the sequence is the pipeline's own default, zeros where T5 was left out
+        # T5 has the pipeline's default length; without T5 there are zeros.
         hidden_BTC, _, pooled_BC, _ = self.pipeline.encode_prompt(
             prompts, None, None, device=self.device, do_classifier_free_guidance=False
         )
@@ -82,8 +87,11 @@ class StableDiffusion3(FlowModel):
             hidden_BTC=hidden_BTC,
             pooled_BC=pooled_BC,
             mask_BT=mask_BT.to(hidden_BTC.device),
-            ids=tuple(tuple(ids[1:-1]) for ids in self._tokens(prompts, self.pipeline.tokenizer)),
+            ids=self._tokens(prompts),
         )
+
+    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(ids[1:-1]) for ids in self._truncated(prompts, self.pipeline.tokenizer))
 
     def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         assert features.pooled_BC is not None
@@ -97,10 +105,12 @@ class StableDiffusion3(FlowModel):
 
 
 class SquaredFlow(FlowModel):
-    """What the flow transformers have in common that read latents in squares of 2x2: FLUX.1, Qwen-Image."""
+    """The common base of flow transformers that read latents in 2x2 squares: FLUX.1, Qwen-Image."""
+
+    separate_branches = True
 
     def _sigmas(self, steps: int) -> np.ndarray | None:
-        # the pipeline's own, which end one step before 0
+        # The pipeline's own sigmas, which end one step before 0.
         return np.linspace(1.0, 1 / steps, steps)
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -126,8 +136,11 @@ class Flux(SquaredFlow):
     """FLUX.1: dev, whose guidance is an input, and schnell, which needs none."""
 
     parts = ("transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
+    pipelines = ("FluxPipeline",)
+    checkpoint_keys = ("double_blocks.0.img_attn.qkv.weight", "single_transformer_blocks.0.proj_mlp.weight")
+    denoiser_class = "FluxTransformer2DModel"
     distilled = True
-    # T5 has no start token
+    # T5 has no start token.
     start = 0
 
     @property
@@ -141,9 +154,12 @@ class Flux(SquaredFlow):
             hidden_BTC=hidden_BTC,
             pooled_BC=pooled_BC,
             mask_BT=mask_BT.to(hidden_BTC.device),
-            ids=tuple(tuple(ids[:-1]) for ids in self._tokens(prompts, self.pipeline.tokenizer_2)),
+            ids=self._tokens(prompts),
             start=self.start,
         )
+
+    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(ids[:-1]) for ids in self._truncated(prompts, self.pipeline.tokenizer_2))
 
     def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         assert features.pooled_BC is not None

@@ -1,40 +1,22 @@
 """A name, a Hub id, a diffusers folder or a single-file checkpoint becomes a DiffusionModel."""
 
-import difflib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from semiperm.models.base import DiffusionModel, is_hub_id
+from semiperm.errors import ModelLoadError, close_match
 from semiperm.models.flow import Flux, StableDiffusion3
+from semiperm.models.model import DiffusionModel
+from semiperm.models.names import is_hub_id, locate, registered
 from semiperm.models.pixart import PixArt
 from semiperm.models.qwen_image import QwenImage
-from semiperm.models.single_file import DENOISERS, ModelLoadError, contents
+from semiperm.models.single_file import contents
 from semiperm.models.stable_diffusion import StableDiffusion
-from semiperm.terrarium import WEIGHTS as TERRARIUM
-from semiperm.terrarium import relatives
 
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline",
-    "FluxPipeline",
-    "PixArtAlphaPipeline",
-    "PixArtSigmaPipeline",
-    "QwenImagePipeline",
-)
+FAMILIES: tuple[type[DiffusionModel], ...] = (StableDiffusion, StableDiffusion3, Flux, PixArt, QwenImage)
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
-# by the beginning of the pipeline's class; any other pipeline is Stable Diffusion's or none that is known
-FAMILIES: dict[str, Callable[[Any, str], DiffusionModel]] = {
-    "StableDiffusion3": StableDiffusion3,
-    "Flux": Flux,
-    "PixArt": PixArt,
-    "QwenImage": QwenImage,
-}
 
 
 def load_model(
@@ -62,13 +44,8 @@ def load_model(
         ModelLoadError: nothing of that name, a pickle, files missing, or a kind of model that is not supported.
     """
     name = str(name)
-    path = _path(name)
+    path = locate(name) or Path(name).expanduser()
     dtype = dtype or (torch.bfloat16 if low_vram else torch.float32)
-    if name == "terrarium" and not path.is_dir():
-        raise ModelLoadError(
-            f"The terrarium's weights are not at {path}: this installation is incomplete. "
-            "Install the package again, or make them with `semiperm terrarium train`."
-        )
     if path.suffix.lower() in PICKLES:
         raise ModelLoadError(
             f"{path} is a pickle, and reading a pickle runs whatever code is in it. "
@@ -82,6 +59,8 @@ def load_model(
         pipeline = _from_hub(name, dtype)
     else:
         raise ModelLoadError(_nothing_there(name, path))
+    # The caller asks for a bar, or not; one bar for every batch helps nobody.
+    pipeline.set_progress_bar_config(disable=True)
     place = torch.device(device or _best_device())
     if low_vram and place.type != "cpu":
         pipeline.enable_model_cpu_offload(device=place)
@@ -93,26 +72,26 @@ def load_model(
     return model
 
 
-def _path(name: str) -> Path:
-    if name.startswith(relatives.PREFIX):
-        try:
-            return relatives.built(name.removeprefix(relatives.PREFIX))
-        except relatives.RelativeError as error:
-            raise ModelLoadError(f"{error}.") from None
-    return TERRARIUM if name == "terrarium" else Path(name).expanduser()
-
-
 def model_of(pipeline: Any, name: str = "") -> DiffusionModel:
     """Return the DiffusionModel around a diffusers pipeline, or what is given if it is one already.
 
     Raises:
-        TypeError: no family of models here knows such a pipeline.
+        ModelLoadError: no supported family has such a pipeline.
     """
     if isinstance(pipeline, DiffusionModel):
         return pipeline
-    kind = type(pipeline).__name__
-    family = next((FAMILIES[prefix] for prefix in FAMILIES if kind.startswith(prefix)), StableDiffusion)
-    return family(pipeline, name)
+    return _family(type(pipeline).__name__)(pipeline, name)
+
+
+def _family(class_name: str) -> type[DiffusionModel]:
+    # Img2img, inpainting and other variants share the beginning of their text-to-image pipeline's name; every other
+    # pipeline can only be a relative of Stable Diffusion, which its class checks.
+    found, longest = StableDiffusion, 0
+    for family in FAMILIES:
+        for beginning in (name.removesuffix("Pipeline") for name in family.pipelines):
+            if class_name.startswith(beginning) and len(beginning) > longest:
+                found, longest = family, len(beginning)
+    return found
 
 
 def _best_device() -> str:
@@ -122,9 +101,10 @@ def _best_device() -> str:
 
 
 def _pipeline_class(class_name: Any, where: str) -> Any:
-    if class_name not in PIPELINES:
+    supported = [name for family in FAMILIES for name in family.pipelines]
+    if class_name not in supported:
         raise ModelLoadError(
-            f"{where} is a {class_name}, which is not supported; supported are {', '.join(PIPELINES)}. "
+            f"{where} is a {class_name}, which is not supported; supported are {', '.join(supported)}. "
             "docs/families.md says how a family is added."
         )
     import diffusers
@@ -151,7 +131,8 @@ def _from_folder(path: Path, dtype: torch.dtype, **parts: Any) -> Any:
     # a folder saved with variant="fp16" has no other weights, and diffusers finds them only when told
     variant = "fp16" if weights and all(".fp16." in file for file in weights) else None
     # SD3 may be kept without its largest text encoder, which diffusers takes for an oversight unless told
-    absent = {part: None for part in DISPENSABLE.get(class_name, ()) if listed.get(part) in (None, [None, None])}
+    optional = _family(str(class_name)).optional_parts
+    absent = {part: None for part in optional if listed.get(part) in (None, [None, None])}
     return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant, **absent, **parts)
 
 
@@ -182,11 +163,11 @@ def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str
 def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
     if path.suffix.lower() != ".safetensors":
         raise ModelLoadError(f"{path} is not a .safetensors checkpoint; no other file is read.")
-    held = contents(path)
+    held = contents(path, FAMILIES)
     pipeline_class = _pipeline_class(held.pipeline, str(path))
     beside = path.parent if (path.parent / "model_index.json").is_file() else None
-    if not held.whole:
-        return _around(path, beside, pipeline_class, dtype)
+    if held.denoiser_class:
+        return _around(path, beside, pipeline_class, held.denoiser_class, dtype)
     try:
         return pipeline_class.from_single_file(str(path), dtype=dtype, config=None if beside is None else str(beside))
     except Exception as error:
@@ -199,7 +180,7 @@ def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
         raise ModelLoadError(f"{path} could not be loaded: {_first_line(error)} {wanted}") from error
 
 
-def _around(path: Path, beside: Path | None, pipeline_class: Any, dtype: torch.dtype) -> Any:
+def _around(path: Path, beside: Path | None, pipeline_class: Any, denoiser_class: str, dtype: torch.dtype) -> Any:
     """Return the pipeline of a denoiser's file, its other parts taken from the diffusers folder that it lies in."""
     import diffusers
 
@@ -211,7 +192,7 @@ def _around(path: Path, beside: Path | None, pipeline_class: Any, dtype: torch.d
         )
     if (found := _index(beside)["_class_name"]) != kind:
         raise ModelLoadError(f"{beside} is the folder of a {found}, but the checkpoint in it is a {kind}'s.")
-    network = getattr(diffusers, DENOISERS[kind])
+    network = getattr(diffusers, denoiser_class)
     try:
         denoiser = network.from_single_file(str(path), config=str(beside), subfolder="transformer", dtype=dtype)
     except Exception as error:
@@ -227,15 +208,14 @@ def _around(path: Path, beside: Path | None, pipeline_class: Any, dtype: torch.d
 
 def _nothing_there(name: str, path: Path) -> str:
     return (
-        f"There is no model {name!r}: it is neither 'terrarium', nor a diffusers folder, nor a .safetensors "
-        f"checkpoint, nor a Hub id like 'owner/model'.{_did_you_mean(name, path)}"
+        f"There is no model {name!r}: it is neither {', '.join(map(repr, registered()))}, nor a diffusers folder, "
+        f"nor a .safetensors checkpoint, nor a Hub id like 'owner/model'.{_did_you_mean(name, path)}"
     )
 
 
 def _did_you_mean(name: str, path: Path) -> str:
     beside = [str(path.parent / found.name) for found in path.parent.glob("*")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(name, ["terrarium", *beside], n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return close_match(name, [*registered(), *beside])
 
 
 def _first_line(error: BaseException) -> str:

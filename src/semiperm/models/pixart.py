@@ -1,13 +1,15 @@
 """PixArt-alpha and PixArt-sigma: a transformer with cross-attention to a T5 text encoder, which predicts noise."""
 
+import inspect
 from typing import Any, cast
 
 import torch
 from diffusers.utils.import_utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
-from semiperm.models.base import DiffusionModel, TextFeatures, mean_state
+from semiperm.models.model import DiffusionModel
 from semiperm.models.stable_diffusion import ddim
+from semiperm.models.text import TextFeatures, mean_state
 
 # B batch, T tokens, C channels, H height, W width
 
@@ -20,7 +22,8 @@ class PixArt(DiffusionModel):
     """
 
     parts = ("transformer", "text_encoder", "tokenizer", "scheduler")
-    # T5 has no start token
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    # T5 has no start token.
     start = 0
 
     @property
@@ -36,22 +39,25 @@ class PixArt(DiffusionModel):
         return int(self._config.in_channels), size, size
 
     def _encode(self, prompts: list[str]) -> TextFeatures:
-        # told to clean without the packages for it, the pipeline warns and does not
-        clean = is_bs4_available() and is_ftfy_available()
         hidden_BTC, attended_BT, _, _ = self.pipeline.encode_prompt(
-            prompts, do_classifier_free_guidance=False, device=self.device, clean_caption=clean
+            prompts, do_classifier_free_guidance=False, device=self.device, clean_caption=_cleans()
         )
         mask_BT = attended_BT.bool()
-        texts = self.pipeline._text_preprocessing(prompts, clean_caption=clean)
-        tokens = self.pipeline.tokenizer(texts, max_length=hidden_BTC.shape[1], truncation=True)["input_ids"]
         return TextFeatures(
             hidden_BTC=hidden_BTC,
             pooled_BC=mean_state(hidden_BTC, mask_BT),
             mask_BT=mask_BT,
-            ids=tuple(tuple(ids[:-1]) for ids in tokens),
+            ids=self._tokens(prompts),
             condition={"encoder_attention_mask": attended_BT},
             start=self.start,
         )
+
+    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+        texts = self.pipeline._text_preprocessing(prompts, clean_caption=_cleans())
+        # The pipeline truncates to its own default, which differs between alpha and sigma.
+        limit = inspect.signature(self.pipeline.encode_prompt).parameters["max_sequence_length"].default
+        tokens = self.pipeline.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+        return tuple(tuple(ids[:-1]) for ids in tokens)
 
     def predict(self, x_BCHW: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
         count, channels = x_BCHW.shape[:2]
@@ -63,7 +69,7 @@ class PixArt(DiffusionModel):
             return_dict=False,
             **{name: value.to(x_BCHW) for name, value in features.condition.items()},
         )[0]
-        # behind the noise comes the learned variance, which no sampler here asks for
+        # The second half of the channels is the learned variance, which no sampler here needs.
         return found[:, :channels]
 
     def schedule(self, steps: int, **changes: Any) -> Any:
@@ -75,7 +81,7 @@ class PixArt(DiffusionModel):
         project = cast(Any, self.denoiser).caption_projection
         if project is None:
             return texts
-        # under CPU offload the denoiser waits elsewhere than the text
+        # Under CPU offload the denoiser is on another device than the text.
         weight = next(project.parameters())
         with torch.no_grad():
             return [project(text.to(weight)) for text in texts]
@@ -86,3 +92,8 @@ class PixArt(DiffusionModel):
         count, _, height, width = x_BCHW.shape
         size = torch.tensor([[height, width]] * count).to(x_BCHW) * self.pipeline.vae_scale_factor
         return {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
+
+
+def _cleans() -> bool:
+    # Asked to clean without the packages for it, the pipeline warns and does not.
+    return is_bs4_available() and is_ftfy_available()

@@ -1,14 +1,14 @@
-"""Qwen-Image: a language model reads the prompt inside a chat, and joint attention reads what it thinks of it."""
+"""Qwen-Image: a language model encodes the prompt inside a chat template; joint attention reads its states."""
 
 import torch
 from torch import Tensor
 
-from semiperm.models.base import TextFeatures, mean_state
 from semiperm.models.flow import SquaredFlow, into_squares, out_of_squares
+from semiperm.models.text import TextFeatures, mean_state
 
 # B batch, T tokens, C channels, H height, W width
 
-# how many tokens of a prompt the pipeline lets its denoiser read
+# the pipeline's largest number of prompt tokens
 LONGEST = 512
 
 
@@ -20,15 +20,16 @@ class QwenImage(SquaredFlow):
     """
 
     parts = ("transformer", "text_encoder", "tokenizer", "scheduler")
+    pipelines = ("QwenImagePipeline",)
     architecture = "qwen-image"
-    # the pipeline takes off what the chat template has before the prompt
+    # The pipeline drops the part of the chat template before the prompt.
     start = 0
 
     def _encode(self, prompts: list[str]) -> TextFeatures:
         hidden_BTC, attended_BT = self.pipeline.encode_prompt(prompts, device=self.device, max_sequence_length=LONGEST)
         if attended_BT is None:
             attended_BT = torch.ones(hidden_BTC.shape[:2], dtype=torch.long, device=hidden_BTC.device)
-        ids = self._own_tokens(prompts)
+        ids = self._tokens(prompts)
         lengths_B1 = torch.tensor([[len(row)] for row in ids], device=hidden_BTC.device)
         mask_BT = torch.arange(hidden_BTC.shape[1], device=hidden_BTC.device) < lengths_B1
         return TextFeatures(
@@ -40,7 +41,7 @@ class QwenImage(SquaredFlow):
             start=self.start,
         )
 
-    def _own_tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
         tokenizer, template = self.pipeline.tokenizer, self.pipeline.prompt_template_encode
         before = self.pipeline.prompt_template_encode_start_idx
         after = len(tokenizer(template.partition("{}")[2])["input_ids"])
@@ -60,7 +61,7 @@ class QwenImage(SquaredFlow):
         return out_of_squares(found, x_BCHW.shape)
 
     def guided(self, empty_BCHW: Tensor, asked_BCHW: Tensor, scale: float) -> Tensor:
-        """Return the guided velocity, each square as long as it is without guidance, as the pipeline does."""
+        """Return the guided velocity, each 2x2 square rescaled to its norm without guidance, as in the pipeline."""
         plain = into_squares(super().guided(empty_BCHW, asked_BCHW, scale))
         length = into_squares(asked_BCHW).norm(dim=-1, keepdim=True)
         return out_of_squares(plain * (length / plain.norm(dim=-1, keepdim=True)), asked_BCHW.shape)

@@ -1,51 +1,42 @@
-"""What a single .safetensors checkpoint holds, told by the names of its tensors; no tensor is read."""
+"""What a single .safetensors checkpoint holds, judged by its tensor names; no tensor is read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-
-class ModelLoadError(ValueError):
-    """A model cannot be loaded; the message says what was looked for and what to do."""
+from semiperm.errors import ModelLoadError
+from semiperm.models.model import DiffusionModel
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a checkpoint is.
+    """What a checkpoint holds.
 
     Attributes:
-        pipeline: the class of pipeline that it belongs to.
-        whole: whether its text encoders are in it; without them it is a denoiser alone.
+        pipeline: name of the pipeline class that it belongs to.
+        denoiser_class: name of the denoiser's class if the checkpoint is a denoiser alone, otherwise empty.
     """
 
     pipeline: str
-    whole: bool
+    denoiser_class: str = ""
 
 
-# the classes of the denoisers that come alone, and the layers that tell them: as published, and in diffusers' names
-DENOISERS = {"StableDiffusion3Pipeline": "SD3Transformer2DModel", "FluxPipeline": "FluxTransformer2DModel"}
-TELLING = {
-    "StableDiffusion3Pipeline": ("joint_blocks.0.x_block.attn.qkv.weight", "pos_embed.proj.weight"),
-    "FluxPipeline": (
-        "double_blocks.0.img_attn.qkv.weight",
-        "single_transformer_blocks.0.proj_mlp.weight",
-    ),
-}
-# descendants that have such blocks too
+# Related models whose checkpoints have keys of a supported family too.
 OTHERS = {
     "distilled_guidance_layer.": "Chroma",
     "single_stream_modulation.": "FLUX.2",
     "txt_in.individual_token_refiner.": "HunyuanVideo",
-    # PixArt's, in diffusers' names
+    # PixArt's keys in diffusers' layout.
     "adaln_single.": "a transformer that diffusers reads from folders only",
 }
 PREFIX = "model.diffusion_model."
 
 
-def contents(path: Path) -> Contents:
-    """Return what a checkpoint holds.
+def contents(path: Path, families: Iterable[type[DiffusionModel]]) -> Contents:
+    """Return what a checkpoint of one of some families holds.
 
     Raises:
-        ModelLoadError: it is an adapter, of a family that is not known, or no safetensors file.
+        ModelLoadError: it is an adapter, of an unsupported family, or not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -60,9 +51,10 @@ def contents(path: Path) -> Contents:
     for begins, what in OTHERS.items():
         if any(name.startswith(begins) for name in inside):
             raise ModelLoadError(f"{path} is a checkpoint of {what}, which is not supported as a single file.")
-    for pipeline, telling in TELLING.items():
-        if not inside.isdisjoint(telling):
-            return Contents(pipeline, any(name.startswith("text_encoders.") for name in names))
+    for family in families:
+        if not inside.isdisjoint(family.checkpoint_keys):
+            whole = any(name.startswith("text_encoders.") for name in names)
+            return Contents(family.pipelines[0], "" if whole else family.denoiser_class)
     if not any(name.startswith("input_blocks.") for name in inside):
         raise ModelLoadError(
             f"{path} holds no denoiser of Stable Diffusion 1, 2, XL or 3 or of FLUX.1: it is no checkpoint of these."
@@ -70,4 +62,4 @@ def contents(path: Path) -> Contents:
     if not any(name.startswith(("cond_stage_model.", "conditioner.")) for name in names):
         raise ModelLoadError(f"{path} holds a denoiser but no text encoder: a whole checkpoint is needed.")
     xl = any(name.startswith("conditioner.") for name in names)
-    return Contents("StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline", whole=True)
+    return Contents("StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline")

@@ -9,7 +9,9 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
 
-from semiperm.models.base import DiffusionModel, TextFeatures
+from semiperm.errors import ModelLoadError
+from semiperm.models.model import DiffusionModel
+from semiperm.models.text import TextFeatures
 
 # B batch, T tokens, C channels, H height, W width
 
@@ -17,8 +19,8 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 def ddim(scheduler: Any, steps: int, **changes: Any) -> Any:
-    """Return DDIM with a scheduler's own betas and prediction type, whatever scheduler it is."""
-    # other schedulers know no clipping of pixels, which DDIM does unless told, and latents must not be clipped
+    """Return DDIM with the betas and prediction type of any other scheduler."""
+    # DDIM clips by default, which latents must not be; other schedulers have no such setting.
     config = {"clip_sample": False, **dict(scheduler.config), **changes}
     found: Any = DDIMScheduler.from_config(config)
     found.set_timesteps(steps)
@@ -31,25 +33,30 @@ class StableDiffusion(DiffusionModel):
     The pipeline is used as it is: nothing is copied, moved or changed.
 
     Raises:
-        TypeError: the pipeline has not the parts of Stable Diffusion.
-        ValueError: it has them, but of a sort that is not supported (the message says which).
+        ModelLoadError: the pipeline lacks the parts of Stable Diffusion, or has unsupported ones.
     """
+
+    pipelines = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
     def __init__(self, pipeline: Any, name: str = "") -> None:
         missing = [part for part in ("unet", "text_encoder", "tokenizer", "scheduler") if not hasattr(pipeline, part)]
         if missing:
-            raise TypeError(
+            raise ModelLoadError(
                 f"{type(pipeline).__name__} is not a Stable Diffusion pipeline: it has no {', '.join(missing)}."
             )
         super().__init__(pipeline, name)
         self.is_xl = hasattr(pipeline, "text_encoder_2")
         if not isinstance(self.denoiser, UNet2DConditionModel):
-            raise TypeError(f"{self.name}: the denoiser is a {type(self.denoiser).__name__}, not UNet2DConditionModel.")
+            raise ModelLoadError(
+                f"{self.name}: the denoiser is a {type(self.denoiser).__name__}, not UNet2DConditionModel."
+            )
         for part in ("text_encoder", "tokenizer", *(("text_encoder_2", "tokenizer_2") if self.is_xl else ())):
             if getattr(pipeline, part) is None:
-                raise ValueError(f"{self.name}: the pipeline was built without its {part}, which reads the prompts.")
+                raise ModelLoadError(
+                    f"{self.name}: the pipeline was built without its {part}, which reads the prompts."
+                )
         if self.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
+            raise ModelLoadError(
                 f"{self.name}: the scheduler's prediction type is {self.prediction_type!r}; "
                 f"supported are {' and '.join(PREDICTION_TYPES)}."
             )
@@ -120,14 +127,17 @@ class StableDiffusion(DiffusionModel):
         config = self._config
         expected = 6 * (config.addition_time_embed_dim or 0) + self.pipeline.text_encoder_2.config.projection_dim
         if config.addition_embed_type != "text_time" or config.projection_class_embeddings_input_dim != expected:
-            raise ValueError(
+            raise ModelLoadError(
                 f"{self.name}: the denoiser does not take SDXL's pooled text and six time ids; "
                 "refiners and other descendants with another size conditioning are not supported."
             )
 
+    def _tokens(self, prompts: list[str]) -> tuple[tuple[int, ...], ...]:
+        return _ids(self._tokenize(prompts, self.pipeline.tokenizer))
+
     def _tokenize(self, prompts: list[str], tokenizer: Any) -> Mapping[str, Tensor]:
-        # a textual inversion of several vectors is one word to the user and several tokens to the text encoder; without
-        # any, the conversion would only warn of long prompts
+        # A textual inversion of several vectors is one word for the user and several tokens for the text encoder.
+        # Without any, the conversion would only warn about long prompts.
         if any(token.endswith("_1") for token in tokenizer.added_tokens_encoder):
             prompts = self.pipeline.maybe_convert_prompt(prompts, tokenizer)
         return tokenizer(
@@ -161,13 +171,16 @@ class StableDiffusion(DiffusionModel):
     def _features(
         self, tokens: Mapping[str, Tensor], hidden_BTC: Tensor, pooled_BC: Tensor, condition: Mapping[str, Tensor]
     ) -> TextFeatures:
-        mask_BT = tokens["attention_mask"].bool()
-        # by position, not by value: SD2 and SDXL pad with "!", which is a word as well
-        ids = [row[mask][1:-1].tolist() for row, mask in zip(tokens["input_ids"], mask_BT, strict=True)]
         return TextFeatures(
             hidden_BTC=hidden_BTC,
             pooled_BC=pooled_BC,
-            mask_BT=mask_BT.to(hidden_BTC.device),
-            ids=tuple(tuple(row) for row in ids),
+            mask_BT=tokens["attention_mask"].bool().to(hidden_BTC.device),
+            ids=_ids(tokens),
             condition=condition,
         )
+
+
+def _ids(tokens: Mapping[str, Tensor]) -> tuple[tuple[int, ...], ...]:
+    # By position, not by value: SD2 and SDXL pad with "!", which is also a word.
+    pairs = zip(tokens["input_ids"], tokens["attention_mask"].bool(), strict=True)
+    return tuple(tuple(row[mask][1:-1].tolist()) for row, mask in pairs)
