@@ -34,12 +34,15 @@ from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from semiperm.guarded import Guard, guard
-from semiperm.membrane.membrane import Card, Membrane
-from semiperm.membrane.stack import StackError
-from semiperm.models.base import TextFeatures, erasable_layers
+from semiperm.api import guard
+from semiperm.erasure import Card
+from semiperm.errors import StackError
+from semiperm.gate import Gate, Shown
+from semiperm.guarded import Guard
+from semiperm.membrane import Membrane
+from semiperm.models.layers import erasable_layers
 from semiperm.models.load import model_of
-from tests.membrane.helpers import random_membrane
+from tests.helpers import random_membrane
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 # the first of them opens the membrane, the second does not
@@ -50,8 +53,15 @@ BOTH_ORDERS = pytest.mark.parametrize("guard_first", [False, True], ids=["guard-
 Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
-def first_only(_card: Card, features: TextFeatures, _encode: Any) -> Tensor:
-    return (torch.arange(len(features)) == 0).float()
+class First(Gate):
+    """Opens for the first prompt alone."""
+
+    def gamma(self, shown: Shown) -> Tensor:
+        return (torch.arange(len(shown.text)) == 0).float()
+
+
+def first_only(_: Card) -> Gate:
+    return First()
 
 
 def denoiser(pipeline: Any) -> nn.Module:
@@ -106,7 +116,7 @@ def check(
     for one in (reference, bare_pipeline) if guard_first else (reference, bare_pipeline, pipeline):
         change(one)
     bare = draw(bare_pipeline, **arguments)
-    guarded = guard(pipeline, [membrane], transport=first_only)
+    guarded = guard(pipeline, [membrane], gate=first_only)
     if guard_first:
         change(pipeline)
     found = draw(guarded, **arguments)
@@ -186,7 +196,7 @@ def test_pipelines(kind: str) -> None:
 def test_perturbed_attention_is_refused() -> None:
     # its attention splits the batch, and a part of it does not say which prompts it belongs to
     pipeline = variant(StableDiffusionPAGPipeline, tiny_pipeline, pag_applied_layers=["mid"])()
-    guarded = guard(pipeline, [membrane_for(pipeline)], transport=first_only)
+    guarded = guard(pipeline, [membrane_for(pipeline)], gate=first_only)
     with pytest.raises(StackError, match="for a batch of 6, but the denoiser got one of 4"):
         draw(guarded)
 
@@ -297,7 +307,7 @@ def test_an_ip_adapter_leaves_the_guard_as_it_was() -> None:
     membrane = membrane_for(pipeline)
     ip_adapter(pipeline)
     assert erasable_layers(pipeline.unet) == layers
-    guarded = guard(pipeline, [membrane], transport=first_only)
+    guarded = guard(pipeline, [membrane], gate=first_only)
     pipeline.unload_ip_adapter()
     found = draw(guarded)
     assert close(found[0], draw(merged(tiny_pipeline(), pairs_of(membrane)))[0], 1e-4)
@@ -314,7 +324,7 @@ def test_a_compiled_denoiser() -> None:
     pipeline = tiny_pipeline()
     membrane, bare = membrane_for(pipeline), draw(pipeline)
     expected = draw(merged(tiny_pipeline(), pairs_of(membrane)))
-    guarded = guard(pipeline, [membrane], transport=first_only)
+    guarded = guard(pipeline, [membrane], gate=first_only)
     pipeline.unet.compile_repeated_blocks(backend="eager", fullgraph=True)
     found = draw(guarded)
     assert close(found[0], expected[0], 1e-4)
@@ -373,7 +383,7 @@ def build(request: pytest.FixtureRequest) -> Callable[[], Any]:
 def guarded_and_styled(pipeline: Any, membrane: Membrane, style: Pairs, guard_first: bool) -> Guard:
     if not guard_first:
         load_style(pipeline, style)
-    guarded = guard(pipeline, [membrane], transport=first_only)
+    guarded = guard(pipeline, [membrane], gate=first_only)
     if guard_first:
         load_style(pipeline, style)
     return guarded
@@ -454,7 +464,7 @@ def test_unloading_a_model_of_peft_leaves_the_membrane() -> None:
     pipeline = tiny_pipeline()
     before, bare = modules(pipeline), draw(pipeline)
     membrane = membrane_for(pipeline)
-    guarded = guard(pipeline, [membrane], transport=first_only)
+    guarded = guard(pipeline, [membrane], gate=first_only)
     wrap_in_peft(pipeline, style_for(pipeline))
     pipeline.unet = pipeline.unet.unload()
     found = draw(guarded)
@@ -474,15 +484,15 @@ def normalised(pipeline: Any) -> None:
 def test_a_lora_that_rescales_its_layers_is_refused_before_and_after() -> None:
     pipeline = tiny_pipeline()
     membrane = membrane_for(pipeline)
-    guarded = guard(pipeline, [membrane], transport=first_only)
+    guarded = guard(pipeline, [membrane], gate=first_only)
     normalised(pipeline)
     with pytest.raises(StackError, match=r"DoRA\) are on .*to_q"):
         draw(guarded)
     guarded.eject()
     with pytest.raises(StackError, match="DoRA"):
-        guard(pipeline, [membrane], transport=first_only)
+        guard(pipeline, [membrane], gate=first_only)
     pipeline.unet.delete_adapters("style")
-    with guard(pipeline, [membrane], transport=first_only) as guarded:
+    with guard(pipeline, [membrane], gate=first_only) as guarded:
         found = draw(guarded)[0]
     assert close(found, draw(merged(tiny_pipeline(), pairs_of(membrane)))[0], 1e-4)
 
@@ -498,7 +508,7 @@ def test_a_lora_of_the_text_encoder_changes_what_the_phrases_are_read_as() -> No
         return {"input_ids": pipeline.tokenizer(text, **options)["input_ids"]}
 
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline)], transport="paper")
+    guarded = guard(pipeline, [membrane_for(pipeline)], gate="paper")
     with torch.no_grad():
         before = cosine(pipeline)
         assert guarded.permeability("a dog").rows()[0]["cat"] == pytest.approx(before, abs=1e-5)
@@ -525,7 +535,10 @@ def test_a_lora_of_the_text_encoder_changes_what_the_phrases_are_read_as() -> No
 
 def test_a_guarded_denoiser_is_not_saved(tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
-    with guard(pipeline, [membrane_for(pipeline)]), pytest.raises(StackError, match=r"eject\(\) them first"):
+    with (
+        guard(pipeline, [membrane_for(pipeline)], gate="always"),
+        pytest.raises(StackError, match=r"call eject\(\) first"),
+    ):
         pipeline.save_pretrained(tmp_path / "guarded")
     pipeline.save_pretrained(tmp_path / "ejected")
     again = StableDiffusionPipeline.from_pretrained(tmp_path / "ejected")

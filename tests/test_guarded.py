@@ -1,6 +1,9 @@
 """A guarded pipeline erases what prompts ask for, gives the bare pictures otherwise, and takes what pipelines take."""
 
-from collections.abc import Callable, Sequence
+import copy
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +14,59 @@ from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.pipelines.auto_pipeline import AutoPipelineForImage2Image
 from torch import Tensor
 
+from semiperm.api import guard
 from semiperm.concept import Concept
-from semiperm.guarded import Guard, GuardError, guard
-from semiperm.membrane.files import MembraneFileError, save
-from semiperm.membrane.membrane import Card, CoverageError, Membrane
-from semiperm.membrane.stack import StackError
-from semiperm.models.base import TextFeatures, erasable_layers
+from semiperm.erasure import Card
+from semiperm.errors import CoverageError, GateError, GuardError, MembraneFileError, ModelLoadError, StackError
+from semiperm.files.safetensors import load, save
+from semiperm.gate import Gate, Shown
+from semiperm.guarded import Guard
+from semiperm.membrane import Membrane
+from semiperm.models.layers import erasable_layers
 from semiperm.models.stable_diffusion import StableDiffusion
+from semiperm.models.text import TextFeatures
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 STEPS = 3
 PROMPTS = ["a cat", "a dog", "a cat and a dog", "a house"]
 
 
-def by_name(card: Card, features: TextFeatures, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
-    """Open fully where the concept's word is among the tokens; embeddings without tokens open half."""
-    if features.ids is None:
-        return torch.full((len(features),), 0.5)
-    wanted = encode([card.concept.name]).ids
-    assert wanted is not None
-    return torch.tensor([float(set(wanted[0]) <= set(row)) for row in features.ids])
+class ByName(Gate):
+    """Opens fully where the concept's word is among the tokens; embeddings without tokens open half."""
+
+    word: str
+
+    def gamma(self, shown: Shown) -> Tensor:
+        if shown.text.ids is None:
+            return torch.full((len(shown.text),), 0.5)
+        (wanted,) = shown.reader.tokens([self.word])
+        return torch.tensor([float(set(wanted) <= set(row)) for row in shown.text.ids])
 
 
-def always(_card: Card, features: TextFeatures, _encode: Any) -> Tensor:
-    return torch.ones(len(features))
+class Shut(Gate):
+    def gamma(self, shown: Shown) -> Tensor:
+        return torch.zeros(len(shown.text))
 
 
-def never(_card: Card, features: TextFeatures, _encode: Any) -> Tensor:
-    return torch.zeros(len(features))
+def by_name(card: Card) -> Gate:
+    return ByName(word=card.concept.name)
+
+
+def never(_: Card) -> Gate:
+    return Shut()
 
 
 def membrane_for(pipeline: Any, name: str, seed: int = 0) -> Membrane:
     """A membrane of random weights, strong enough to change every picture."""
     generator = torch.Generator().manual_seed(seed)
     layers = erasable_layers(pipeline.unet)
-    empty = Membrane.zero(layers, Card(concept=Concept(name=name), base_model="tiny"), generator=generator)
+    empty = Membrane.zero(layers, Card(concepts=(Concept(name=name),), base_model="tiny"), generator=generator)
     up = {path: 0.5 * torch.randn(tensor.shape, generator=generator) for path, tensor in empty.up.items()}
     return Membrane(empty.card, empty.down, up)
+
+
+def scaled(membrane: Membrane, factor: float) -> Membrane:
+    return Membrane(membrane.card, membrane.down, {path: factor * up for path, up in membrane.up.items()})
 
 
 def seeds(count: int, first: int = 0) -> list[torch.Generator]:
@@ -75,10 +94,10 @@ def pipeline(request: pytest.FixtureRequest) -> Any:
 def test_a_batch_gives_what_the_prompts_give_one_by_one(pipeline: Any, guidance_scale: float) -> None:
     arguments = {"guidance_scale": guidance_scale}
     bare = pictures(pipeline, PROMPTS, generator=seeds(4), **arguments)
-    with guard(pipeline, [membrane_for(pipeline, name) for name in ("cat", "dog")], transport=by_name) as guarded:
-        batch = pictures(guarded, PROMPTS, generator=seeds(4), **arguments)
-        assert guarded.last is not None
-        assert guarded.last.gamma_BK.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
+    with guard(pipeline, [membrane_for(pipeline, name) for name in ("cat", "dog")], gate=by_name) as guarded:
+        output = guarded(PROMPTS, generator=seeds(4), num_inference_steps=STEPS, output_type="pt", **arguments)
+        batch = output.images
+        assert output.permeability.gamma_BK.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
         for index, prompt in enumerate(PROMPTS):
             alone = pictures(guarded, prompt, generator=seeds(1, index), **arguments)
             assert same(alone, batch[index : index + 1])
@@ -89,7 +108,7 @@ def test_a_batch_gives_what_the_prompts_give_one_by_one(pipeline: Any, guidance_
 
 def test_closed_is_the_bare_pipeline_bit_for_bit(pipeline: Any) -> None:
     bare = pictures(pipeline, PROMPTS, generator=seeds(4))
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=never)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=never)
     assert torch.equal(pictures(guarded, PROMPTS, generator=seeds(4)), bare)
     assert torch.equal(pictures(pipeline, PROMPTS, generator=seeds(4)), bare)
 
@@ -97,7 +116,7 @@ def test_closed_is_the_bare_pipeline_bit_for_bit(pipeline: Any) -> None:
 def test_eject_gives_the_pipeline_back_and_inject_the_guard(pipeline: Any) -> None:
     before = {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
     bare = pictures(pipeline, "a cat", generator=seeds(1))
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=always)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate="always")
     erased = pictures(guarded, "a cat", generator=seeds(1))
     guarded.eject()
     after = pipeline.unet.state_dict()
@@ -113,7 +132,7 @@ def test_eject_gives_the_pipeline_back_and_inject_the_guard(pipeline: Any) -> No
 def test_the_membrane_acts_in_both_branches(pipeline: Any) -> None:
     seen: list[Tensor] = []
     pipeline.unet.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     latents = torch.randn(2, 4, 8, 8, generator=seeds(1)[0])
     for pipe in (pipeline, guarded):
         pipe(["a cat", "a dog"], num_inference_steps=1, latents=latents, guidance_scale=5.0, output_type="latent")
@@ -123,9 +142,11 @@ def test_the_membrane_acts_in_both_branches(pipeline: Any) -> None:
 
 
 def test_several_pictures_a_prompt(pipeline: Any) -> None:
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
-    both = pictures(guarded, ["a cat", "a dog"], num_images_per_prompt=3, generator=seeds(6))
-    assert guarded.last is not None and guarded.last.prompts == ("a cat", "a dog")
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    shape: dict[str, Any] = {"num_images_per_prompt": 3, "num_inference_steps": STEPS, "output_type": "pt"}
+    output = guarded(["a cat", "a dog"], generator=seeds(6), **shape)
+    both = output.images
+    assert output.permeability.prompts == ("a cat", "a dog")
     for index, prompt in enumerate(["a cat"] * 3 + ["a dog"] * 3):
         alone = pictures(guarded, prompt, generator=seeds(1, index))
         assert same(alone, both[index : index + 1])
@@ -134,7 +155,7 @@ def test_several_pictures_a_prompt(pipeline: Any) -> None:
 @pytest.mark.parametrize("guidance_scale", [5.0, 1.0, 0.0])
 def test_one_generator_and_positional_arguments(guidance_scale: float) -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=always)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate="always")
     named = pictures(guarded, prompt="a cat", height=16, width=16, generator=seeds(1)[0], guidance_scale=guidance_scale)
     # prompt, height, width, steps, timesteps, sigmas, guidance
     given = guarded("a cat", 16, 16, STEPS, None, None, guidance_scale, generator=seeds(1)[0], output_type="pt")
@@ -145,7 +166,7 @@ def test_negative_prompts_open_nothing(pipeline: Any) -> None:
     arguments: dict[str, Any] = {"negative_prompt": ["a cat", "a fox"], "generator": None}
     prompts = ["a dog", "a cat"]
     bare = pictures(pipeline, prompts, **arguments | {"generator": seeds(2)})
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     erased = pictures(guarded, prompts, **arguments | {"generator": seeds(2)})
     assert torch.equal(erased[0], bare[0])
     assert differs(erased[1], bare[1])
@@ -165,34 +186,35 @@ def test_prompt_embeddings(pipeline: Any) -> None:
     bare = pictures(pipeline, generator=seeds(2), **arguments)
     seen: list[TextFeatures] = []
 
-    def note(card: Card, features: TextFeatures, encode: Any) -> Tensor:
-        seen.append(features)
-        return by_name(card, features, encode)
+    class Note(ByName):
+        def gamma(self, shown: Shown) -> Tensor:
+            seen.append(shown.text)
+            return super().gamma(shown)
 
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=note)
-    erased = pictures(guarded, generator=seeds(2), **arguments)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=lambda card: Note(word=card.concept.name))
+    output = guarded(generator=seeds(2), num_inference_steps=STEPS, output_type="pt", **arguments)
+    erased = output.images
     assert torch.equal(seen[0].hidden_BTC, positive.hidden_BTC)
     assert (seen[0].pooled_BC is not None) == model.is_xl
-    assert guarded.last is not None
-    assert guarded.last.prompts == ("<embeddings 0>", "<embeddings 1>")
-    assert guarded.last.gamma_BK.tolist() == [[0.5], [0.5]]
+    assert output.permeability.prompts == ("<embeddings 0>", "<embeddings 1>")
+    assert output.permeability.gamma_BK.tolist() == [[0.5], [0.5]]
     assert differs(erased[0], bare[0]) and differs(erased[1], bare[1])
 
 
 def test_the_second_prompt_of_xl_opens_too() -> None:
     pipeline = tiny_xl_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
-    pictures(guarded, ["a dog", "a fox"], prompt_2=["a cat", "a fox"])
-    assert guarded.last is not None and guarded.last.gamma_BK.tolist() == [[1], [0]]
-    pictures(guarded, "a dog", prompt_2="a cat")
-    assert guarded.last.gamma_BK.tolist() == [[1]]
-    with pytest.raises(ValueError, match="prompt_2 has 1"):
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    both = guarded(["a dog", "a fox"], prompt_2=["a cat", "a fox"], num_inference_steps=1)
+    assert both.permeability.gamma_BK.tolist() == [[1], [0]]
+    alone = guarded("a dog", prompt_2="a cat", num_inference_steps=1)
+    assert alone.permeability.gamma_BK.tolist() == [[1]]
+    with pytest.raises(GuardError, match="prompt_2 has 1"):
         pictures(guarded, ["a dog", "a fox"], prompt_2=["a cat"])
 
 
 def test_all_membranes_are_closed_after_an_exception(pipeline: Any) -> None:
     bare = pictures(pipeline, "a cat", generator=seeds(1))
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=always)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate="always")
 
     def fail(*_: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
@@ -208,7 +230,7 @@ def test_all_membranes_are_closed_after_an_exception(pipeline: Any) -> None:
 
 def test_guidance_that_ends_half_way_keeps_the_membranes_open() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     batches: list[int] = []
 
     def cut(pipe: Any, step: int, _t: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +257,7 @@ def test_image_to_image_pipelines_are_guarded_as_well() -> None:
     pipeline.set_progress_bar_config(disable=True)
     image = torch.rand(1, 3, 16, 16, generator=seeds(1)[0])
     arguments: dict[str, Any] = {"image": image, "num_inference_steps": 4, "strength": 1.0, "output_type": "pt"}
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     bare = pipeline(["a cat", "a dog"], generator=seeds(2), **arguments).images
     erased = guarded(["a cat", "a dog"], generator=seeds(2), **arguments).images
     assert differs(erased[0], bare[0])
@@ -276,11 +298,11 @@ def test_compiled_and_offloaded_denoisers_are_guarded(change: Callable[[Any], No
     torch.compiler.reset()
     pipeline = tiny_pipeline()
     membrane = membrane_for(pipeline, "cat")
-    with guard(pipeline, [membrane], transport=by_name) as guarded:
+    with guard(pipeline, [membrane], gate=by_name) as guarded:
         plain = pictures(guarded, ["a cat", "a dog"], generator=seeds(2))
     if not guard_first:
         change(pipeline)
-    with guard(pipeline, [membrane], transport=by_name) as guarded:
+    with guard(pipeline, [membrane], gate=by_name) as guarded:
         if guard_first:
             change(pipeline)
         assert same(pictures(guarded, ["a cat", "a dog"], generator=seeds(2)), plain)
@@ -289,7 +311,7 @@ def test_compiled_and_offloaded_denoisers_are_guarded(change: Callable[[Any], No
 
 def test_a_denoiser_whose_calls_are_hidden_gives_no_pictures() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     # a call that runs no hooks
     pipeline.unet._compiled_call_impl = pipeline.unet.forward
     with pytest.raises(GuardError, match="may not have acted"):
@@ -299,7 +321,7 @@ def test_a_denoiser_whose_calls_are_hidden_gives_no_pictures() -> None:
 
 def test_another_denoiser_wants_another_guard() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     pipeline.unet = tiny_pipeline(seed=1).unet
     with pytest.raises(GuardError, match="another denoiser"):
         guarded("a cat")
@@ -307,15 +329,15 @@ def test_another_denoiser_wants_another_guard() -> None:
 
 def test_a_batch_that_no_prompt_accounts_for_is_refused() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=always)
-    with pytest.raises(GuardError, match="batch of 3"), guarded._opened(torch.ones(2, 1)):
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate="always")
+    with pytest.raises(GuardError, match="batch of 3"), guarded.opened(torch.ones(2, 1)):
         pipeline.unet(torch.zeros(3, 4, 8, 8), 1, torch.zeros(3, 77, 16))
 
 
 def test_half_precision_takes_float_membranes() -> None:
     pipeline = tiny_pipeline().to(torch.bfloat16)
     bare = pictures(pipeline, ["a cat", "a dog"], generator=seeds(2))
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     erased = pictures(guarded, ["a cat", "a dog"], generator=seeds(2))
     assert differs(erased[0], bare[0])
     assert torch.equal(erased[1], bare[1])
@@ -323,7 +345,7 @@ def test_half_precision_takes_float_membranes() -> None:
 
 def test_the_precision_may_change_under_the_guard() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], transport=by_name)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     pictures(guarded, "a cat")
     pipeline.to(torch.bfloat16)
     bare = pictures(pipeline, "a cat", generator=seeds(1))
@@ -335,16 +357,16 @@ def test_membranes_come_and_go(tmp_path: Path) -> None:
     bare = pictures(pipeline, "a cat", generator=seeds(1))
     cat, dog = membrane_for(pipeline, "cat"), membrane_for(pipeline, "dog", seed=1)
     path = save(cat, tmp_path / "cat.safetensors")
-    guarded = guard(pipeline, [path, str(path), dog], transport=by_name)
+    guarded = guard(pipeline, [path, str(path), dog], gate=by_name)
     assert guarded.names == ["cat", "cat (2)", "dog"]
     assert guarded.add(cat) == "cat (3)"
     assert guarded.add(cat, name="mine") == "mine"
     for name in ("cat (2)", "cat (3)", "mine"):
         guarded.remove(name)
     erased = pictures(guarded, "a cat", generator=seeds(1))
-    guarded.replace("cat", cat.scaled(0.5))
+    guarded.replace("cat", scaled(cat, 0.5))
     assert differs(pictures(guarded, "a cat", generator=seeds(1)), erased)
-    guarded.replace("cat", path)
+    guarded.replace("cat", load(path))
     assert torch.equal(pictures(guarded, "a cat", generator=seeds(1)), erased)
     guarded.remove("cat")
     assert torch.equal(pictures(guarded, "a cat", generator=seeds(1)), bare)
@@ -357,80 +379,412 @@ def test_membranes_come_and_go(tmp_path: Path) -> None:
 def test_two_membranes_of_one_concept_both_act() -> None:
     pipeline = tiny_pipeline()
     cat = membrane_for(pipeline, "cat")
-    with guard(pipeline, [cat, cat], transport=always) as guarded:
+    with guard(pipeline, [cat, cat], gate="always") as guarded:
         twice = pictures(guarded, "a cat", generator=seeds(1))
-    with guard(pipeline, [cat.scaled(2)], transport=always) as guarded:
+    with guard(pipeline, [scaled(cat, 2)], gate="always") as guarded:
         assert same(pictures(guarded, "a cat", generator=seeds(1)), twice)
 
 
 def test_the_table() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, name) for name in ("cat", "dog")], transport=by_name)
-    assert guarded.last is None
+    guarded = guard(pipeline, [membrane_for(pipeline, name) for name in ("cat", "dog")], gate=by_name)
     table = guarded.permeability(PROMPTS)
-    assert guarded.last is None
     assert table.prompts == tuple(PROMPTS) and table.names == ("cat", "dog")
     assert table.rows()[0] == {"cat": 1.0, "dog": 0.0}
     assert table.opened() == [{"cat": 1.0}, {"dog": 1.0}, {"cat": 1.0, "dog": 1.0}, {}]
     assert str(table).splitlines()[:3] == [" cat   dog  prompt", "1.00  0.00  a cat", "0.00  1.00  a dog"]
     assert guarded.permeability("a dog").gamma_BK.tolist() == [[0, 1]]
-    assert guard(tiny_pipeline(), [], transport=always).permeability("a dog").gamma_BK.shape == (1, 0)
+    assert guard(tiny_pipeline(), [], gate="always").permeability("a dog").gamma_BK.shape == (1, 0)
 
 
 def test_membranes_of_other_architectures_are_refused_and_leave_nothing_behind(tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
     foreign = membrane_for(tiny_xl_pipeline(), "cat")
     with pytest.raises(CoverageError, match=r"fingerprint.*only the model has.*transformer_blocks") as refusal:
-        guard(pipeline, [membrane_for(pipeline, "dog"), foreign], transport=always)
+        guard(pipeline, [membrane_for(pipeline, "dog"), foreign], gate="always")
     assert refusal.value.missing and refusal.value.foreign
     assert not any("base" in name for name, _ in pipeline.unet.named_modules())
     path = save(foreign, tmp_path / "foreign.safetensors")
     with pytest.raises(CoverageError, match="fingerprint"):
-        guard(pipeline, [path], transport=always)
+        guard(pipeline, [path], gate="always")
     (tmp_path / "nothing.safetensors").write_bytes(b"nothing")
     with pytest.raises(MembraneFileError):
-        guard(pipeline, [tmp_path / "nothing.safetensors"], transport=always)
-    guard(pipeline, [], transport=always)
+        guard(pipeline, [tmp_path / "nothing.safetensors"], gate="always")
+    guard(pipeline, [], gate="always")
 
 
 def test_a_membrane_fits_both_spellings_of_projections() -> None:
     made_for_convolutions = membrane_for(tiny_pipeline(), "cat")
     pipeline = tiny_pipeline(linear_projection=True)
     bare = pictures(pipeline, "a cat", generator=seeds(1))
-    guarded = guard(pipeline, [made_for_convolutions], transport=always)
+    guarded = guard(pipeline, [made_for_convolutions], gate="always")
     assert differs(pictures(guarded, "a cat", generator=seeds(1)), bare)
 
 
 def test_one_denoiser_takes_one_guard() -> None:
     pipeline = tiny_pipeline()
-    first = guard(pipeline, [membrane_for(pipeline, "cat")], transport=always)
+    first = guard(pipeline, [membrane_for(pipeline, "cat")], gate="always")
     with pytest.raises(StackError, match="already"):
-        guard(pipeline, [], transport=always)
+        guard(pipeline, [], gate="always")
     first.eject()
-    guard(StableDiffusion(pipeline), [], transport=always)
+    guard(StableDiffusion(pipeline), [], gate="always")
 
 
-def test_what_a_transport_must_give() -> None:
+def test_gates_have_names() -> None:
     pipeline = tiny_pipeline()
-    for given in (torch.ones(3), torch.tensor([float("nan")]), torch.tensor(1.0)):
-        with (
-            guard(pipeline, [membrane_for(pipeline, "cat")], transport=lambda *_, given=given: given) as guarded,
-            pytest.raises(GuardError, match="one finite permeability for each of 1 prompts"),
-        ):
-            guarded("a cat")
-
-
-def test_transports_have_names() -> None:
-    pipeline = tiny_pipeline()
-    with guard(pipeline, [membrane_for(pipeline, "cat")], transport="always") as guarded:
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate="always") as guarded:
         assert guarded.permeability(PROMPTS).gamma_BK.flatten().tolist() == [1, 1, 1, 1]
-    with pytest.raises(ValueError, match="no transport 'alway'; there are always, .* Did you mean 'always'"):
-        guard(pipeline, [], transport="alway")
+    with pytest.raises(GuardError, match="no gate 'alway'; there are fitted, .* Did you mean 'always'"):
+        guard(pipeline, [], gate="alway")
+
+
+def test_a_membrane_without_a_fitted_gate_is_refused_at_once() -> None:
+    pipeline = tiny_pipeline()
+    with pytest.raises(GateError, match="'cat' has no fitted gate"):
+        guard(pipeline, [membrane_for(pipeline, "cat")])
+    with guard(pipeline, []) as guarded, pytest.raises(GateError, match="'cat' has no fitted gate"):
+        guarded.add(membrane_for(pipeline, "cat"))
+
+
+def test_a_tuple_has_the_permeabilities_as_its_last_item() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    *output, asked = guarded(["a cat", "a dog"], num_inference_steps=1, return_dict=False)
+    assert len(output[0]) == 2
+    assert asked.gamma_BK.tolist() == [[1], [0]]
+
+
+def test_opens_is_the_membrane_that_opens_furthest() -> None:
+    pipeline = tiny_pipeline()
+    with guard(pipeline, [membrane_for(pipeline, name) for name in ("cat", "dog")], gate=by_name) as guarded:
+        opens = guarded.opens(PROMPTS)
+        assert opens is not None and opens.tolist() == [1, 1, 1, 0]
+    with guard(pipeline, []) as guarded:
+        opens = guarded.opens(PROMPTS)
+        assert opens is not None and opens.tolist() == [0, 0, 0, 0]
 
 
 def test_nothing_to_judge_by_and_wrong_arguments() -> None:
-    guarded = Guard(tiny_pipeline(), transport=always)
-    with pytest.raises(TypeError, match="nothing to judge by"):
+    guarded = Guard(StableDiffusion(tiny_pipeline()), gate="always")
+    with pytest.raises(GuardError, match="nothing to judge"):
         guarded(num_inference_steps=1)
-    with pytest.raises(TypeError, match="not a Stable Diffusion pipeline"):
-        guard("a path", [], transport=always)
+    with pytest.raises(ModelLoadError, match="not a Stable Diffusion pipeline"):
+        guard("a path", [], gate="always")
+
+
+# calls
+
+
+def test_threads_take_turns_on_one_guard() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, name) for name in ("cat", "dog")], gate=by_name)
+    prompts = ["a cat", "a dog", "a house", "a cat and a dog"] * 3
+    alone = [pictures(guarded, prompt, generator=seeds(1, seed)) for seed, prompt in enumerate(prompts)]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(pictures, guarded, text, generator=seeds(1, seed)) for seed, text in enumerate(prompts)]
+    for job, expected in zip(jobs, alone, strict=True):
+        assert torch.equal(job.result(), expected)
+
+
+def test_copies_with_schedulers_of_their_own_take_turns_too() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    prompts = ["a cat", "a house"] * 4
+
+    def scoped(number: int) -> Tensor:
+        mine = copy.copy(guarded)
+        mine.pipeline = copy.copy(pipeline)
+        mine.pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+        return pictures(mine, prompts[number], generator=seeds(1, number))
+
+    alone = [scoped(number) for number in range(len(prompts))]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(*pair) for pair in zip(pool.map(scoped, range(len(prompts))), alone, strict=True))
+
+
+CHANGES: dict[str, Callable[[Guard, Membrane], object]] = {
+    "add": lambda guarded, membrane: guarded.add(membrane),
+    "remove": lambda guarded, membrane: guarded.remove("cat"),
+    "replace": lambda guarded, membrane: guarded.replace("cat", membrane),
+    "eject": lambda guarded, membrane: guarded.eject(),
+    "with": lambda guarded, membrane: guarded.__exit__(),
+    "call": lambda guarded, membrane: guarded("a dog", num_inference_steps=1),
+    "copy": lambda guarded, membrane: copy.copy(guarded)("a dog", num_inference_steps=1),
+    "close": lambda guarded, membrane: guarded.stack.close(),
+    "set": lambda guarded, membrane: guarded.stack.set_permeability(torch.zeros(1, 1)),
+    "stack": lambda guarded, membrane: guarded.stack.remove("cat"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_within_a_call_is_an_error_and_the_call_stays_guarded(change: str) -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    other = membrane_for(pipeline, "dog", seed=1)
+    expected = pictures(guarded, "a cat", generator=seeds(1))
+    raised: list[StackError] = []
+
+    def swallow(*_: Any) -> dict[str, Any]:
+        try:
+            CHANGES[change](guarded, other)
+        except StackError as error:
+            raised.append(error)
+        return {}
+
+    assert torch.equal(pictures(guarded, "a cat", generator=seeds(1), callback_on_step_end=swallow), expected)
+    assert len(raised) == STEPS and all("while a guarded call is running" in str(error) for error in raised)
+    assert guarded.names == ["cat"] and guarded.stack.injected
+    assert torch.equal(pictures(guarded, "a cat", generator=seeds(1)), expected)
+
+
+def test_a_change_from_another_thread_waits_for_the_call() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    bare = pictures(pipeline, "a cat", generator=seeds(1))
+    expected = pictures(guarded, "a cat", generator=seeds(1))
+    started = threading.Event()
+    remover = threading.Thread(target=lambda: (started.wait(), guarded.remove("cat")))
+    remover.start()
+
+    def begin(*_: Any) -> dict[str, Any]:
+        started.set()
+        return {}
+
+    assert torch.equal(pictures(guarded, "a cat", generator=seeds(1), callback_on_step_end=begin), expected)
+    remover.join()
+    assert guarded.names == []
+    assert torch.equal(pictures(guarded, "a cat", generator=seeds(1)), bare)
+
+
+def test_a_thread_that_calls_the_denoiser_without_the_guard_is_an_error() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    seen: list[str] = []
+
+    def beside(*_: Any) -> dict[str, Any]:
+        def intrude() -> None:
+            with pytest.raises(GuardError) as refused:
+                pipeline.unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 77, 16))
+            seen.append(str(refused.value))
+
+        thread = threading.Thread(target=intrude)
+        thread.start()
+        thread.join()
+        return {}
+
+    pictures(guarded, "a cat", callback_on_step_end=beside)
+    assert len(seen) == STEPS and "Another thread" in seen[0]
+
+
+# conditioning
+
+
+class Asked(Gate):
+    """Opens where the concept's word is in the prompt, and for embeddings without a prompt, as the fitted gate does."""
+
+    word: str
+
+    def gamma(self, shown: Shown) -> Tensor:
+        if shown.text.ids is None:
+            return torch.ones(len(shown.text))
+        (wanted,) = shown.reader.tokens([self.word])
+        return torch.tensor([float(set(wanted) <= set(row)) for row in shown.text.ids])
+
+
+def asked(card: Card) -> Gate:
+    return Asked(word=card.concept.name)
+
+
+def encoded(pipeline: Any, prompt: str) -> dict[str, Tensor]:
+    """What the pipeline makes of a prompt, as arguments of its call."""
+    parts = pipeline.encode_prompt(prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
+    names = ["prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds"]
+    return dict(zip(names, parts, strict=False))
+
+
+def gamma_of(output: Any) -> list[list[float]]:
+    return output.permeability.gamma_BK.tolist()
+
+
+CHANGED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "scaled": lambda cat, _: 0.5 * cat,
+    "barely scaled": lambda cat, _: 1.0001 * cat,
+    "blended": lambda cat, dog: 0.6 * cat + 0.4 * dog,
+    "one position": lambda cat, dog: torch.cat([dog[:, :2], cat[:, 2:3], dog[:, 3:]], dim=1),
+    "the start": lambda cat, dog: torch.cat([cat[:, :1] + 1, dog[:, 1:]], dim=1),
+    "nan": lambda cat, _: torch.full_like(cat, torch.nan),
+    "permuted": lambda cat, _: cat.flip(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_embeddings_that_are_no_prompts_encoding_open(pipeline: Any, change: str) -> None:
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
+    given, dog = encoded(pipeline, "a cat"), encoded(pipeline, "a dog")
+    given["prompt_embeds"] = CHANGED[change](given["prompt_embeds"], dog["prompt_embeds"])
+    if "pooled_prompt_embeds" in given:
+        given["pooled_prompt_embeds"] = dog["pooled_prompt_embeds"]
+    output = guarded(**given, num_inference_steps=1, output_type="latent")
+    assert output.permeability.prompts == ("<embeddings 0>",)
+    assert gamma_of(output) == [[1]]
+
+
+def test_a_pipelines_own_encodings_are_judged_by_their_prompts(pipeline: Any) -> None:
+    early = encoded(pipeline, "a dog")
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
+    cat, dog = encoded(pipeline, "a cat"), encoded(pipeline, "a dog")
+    bare = pictures(pipeline, generator=seeds(1), **dog)
+    by_prompt = pictures(guarded, "a cat", generator=seeds(1))
+    assert torch.equal(pictures(guarded, generator=seeds(1), **cat), by_prompt)
+    output = guarded(generator=seeds(1), num_inference_steps=STEPS, output_type="pt", **dog)
+    assert gamma_of(output) == [[0]] and torch.equal(output.images, bare)
+    # The same bits were recognised, whenever they were made.
+    assert gamma_of(guarded(generator=seeds(1), num_inference_steps=1, **early)) == [[0]]
+
+
+def test_a_pooled_vector_of_another_prompt_opens_too() -> None:
+    pipeline = tiny_xl_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
+    cat, dog = encoded(pipeline, "a cat"), encoded(pipeline, "a dog")
+    for pooled, gamma in ((dog, 0), (cat, 1)):
+        given = dog | {"pooled_prompt_embeds": pooled["pooled_prompt_embeds"]}
+        assert gamma_of(guarded(**given, num_inference_steps=1, output_type="latent")) == [[gamma]]
+    unknown = dog | {"pooled_prompt_embeds": 0.9 * dog["pooled_prompt_embeds"]}
+    assert gamma_of(guarded(**unknown, num_inference_steps=1, output_type="latent")) == [[1]]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_callback_that_swaps_the_embeddings_is_seen(in_place: bool) -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
+    cat, fox = (encoded(pipeline, prompt)["prompt_embeds"] for prompt in ("a cat", "a fox"))
+
+    def swapping(new: Tensor) -> Callable[..., dict[str, Any]]:
+        def swap(_pipe: Any, step: int, _t: Any, state: dict[str, Any]) -> dict[str, Any]:
+            if step == 0:
+                both = torch.cat([state["prompt_embeds"].chunk(2)[0], new])
+                state["prompt_embeds"] = state["prompt_embeds"].copy_(both) if in_place else both
+            return state
+
+        return swap
+
+    def run(pipe: Any, new: Tensor) -> Any:
+        return pipe(
+            "a dog",
+            generator=seeds(1),
+            num_inference_steps=STEPS,
+            output_type="pt",
+            callback_on_step_end=swapping(new),
+            callback_on_step_end_tensor_inputs=["prompt_embeds"],
+        )
+
+    assert gamma_of(run(guarded, cat)) == [[1]]
+    assert differs(run(guarded, cat).images, run(pipeline, cat).images)
+    assert gamma_of(run(guarded, 0.5 * cat)) == [[1]]
+    kept = run(guarded, fox)
+    assert gamma_of(kept) == [[0]] and torch.equal(kept.images, run(pipeline, fox).images)
+
+
+def test_negative_embeddings_in_the_place_of_positive_ones_open() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
+
+    def swap(_pipe: Any, _step: int, _t: Any, state: dict[str, Any]) -> dict[str, Any]:
+        state["prompt_embeds"] = state["prompt_embeds"].flip(0)
+        return state
+
+    cut: dict[str, Any] = {"callback_on_step_end": swap, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    output = guarded("a dog", negative_prompt="a cat", num_inference_steps=STEPS, **cut)
+    assert gamma_of(output) == [[1]]
+
+
+@pytest.mark.parametrize("words", [30, 200])
+def test_a_concept_behind_the_token_limit_opens(words: int) -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, name) for name in ("cat", "dog")], gate=asked)
+    filler = " ".join(["a house and a tree in the street"] * (words // 4))
+    assert guarded.permeability(f"{filler} and a cat").gamma_BK.tolist() == [[1, 0]]
+    assert guarded.permeability(f"a dog and {filler}").gamma_BK.tolist() == [[0, 1]]
+    assert guarded.permeability(filler).gamma_BK.tolist() == [[0, 0]]
+
+
+def test_a_denoiser_without_text_is_refused() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
+    forward = pipeline.unet.forward
+    unet = pipeline.unet
+
+    class Blind(type(unet)):
+        def __call__(self, sample: Tensor, t: Any, **kwargs: Any) -> Any:
+            kwargs["hidden"] = kwargs.pop("encoder_hidden_states")
+            return super().__call__(sample, t, **kwargs)
+
+    unet.__class__ = Blind
+    unet.forward = lambda sample, t, hidden, **kwargs: forward(sample, t, encoder_hidden_states=hidden, **kwargs)
+    with pytest.raises(GuardError, match="conditioning cannot be judged"):
+        pictures(guarded, "a cat")
+
+
+def test_nothing_of_the_watching_is_left_behind() -> None:
+    pipeline = tiny_pipeline()
+    with guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked) as guarded:
+        pictures(guarded, "a cat")
+    assert "encode_prompt" not in pipeline.__dict__
+
+
+# what bypasses or blocks
+
+
+def test_a_block_that_was_exchanged_under_the_guard_is_an_error_that_names_it() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    pipeline.unet.mid_block = tiny_pipeline(seed=1).unet.mid_block
+    with pytest.raises(StackError, match="exchanged .*mid_block.attentions.0"):
+        pictures(guarded, "a cat")
+
+
+class ReadsWeights:
+    """An attention processor that multiplies with the weights of to_q itself."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        layer = attn.to_q
+
+        def product(x: Tensor) -> Tensor:
+            return torch.nn.functional.linear(x, layer.weight, layer.bias)
+
+        attn.to_q = Calls(product)
+        try:
+            return self.inner(attn, hidden_states, *args, **kwargs)
+        finally:
+            attn.to_q = layer
+
+
+class Calls(torch.nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def test_a_processor_that_reads_weights_is_an_error_that_names_the_layers() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    bare = pictures(pipeline, "a dog", generator=seeds(1))
+    for module in pipeline.unet.modules():
+        if hasattr(module, "to_q"):
+            module.processor = ReadsWeights(module.processor)
+    with pytest.raises(GuardError, match="did not call the layers .*to_q"):
+        pictures(guarded, "a cat")
+    assert torch.equal(pictures(guarded, "a dog", generator=seeds(1)), bare)
+
+
+def test_a_forgotten_guard_does_not_block_the_next() -> None:
+    pipeline = tiny_pipeline()
+    guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    again = guard(pipeline, [membrane_for(pipeline, "dog")], gate=by_name)
+    assert again.names == ["dog"]

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from semiperm.concept import Concept
-from semiperm.membrane.membrane import Card, CoverageError, Membrane, listed
-from semiperm.models.base import erasable_layers, fingerprint
-from tests.membrane.helpers import card, random_membrane, same_bits
+from semiperm.erasure import Card
+from semiperm.errors import CoverageError, listed
+from semiperm.gate import ProbeGate
+from semiperm.membrane import Membrane
+from semiperm.models.layers import erasable_layers, fingerprint
+from tests.helpers import card, random_membrane, same_bits
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 
@@ -59,13 +59,26 @@ def test_a_card_that_promises_other_weights_is_refused() -> None:
 
 def test_the_card_survives_json() -> None:
     written = card(
-        recipe={"steps": 100, "betas": (0.9, 0.999)}, gate={"weights": [0.1, 1e-17]}, effect={"target": 0.25}, seed=3
+        method="spm",
+        settings={"steps": 100, "betas": (0.9, 0.999)},
+        gate=ProbeGate(weight=(0.1, 1e-17), bias=0.5, threshold=0.25, phrases=("cat", "cats")),
+        effect={"target": 0.25},
+        seed=3,
     )
     assert Card.model_validate_json(written.model_dump_json()) == written
-    assert written.recipe["betas"] == [0.9, 0.999]
+    assert written.settings["betas"] == [0.9, 0.999]
 
 
-@pytest.mark.parametrize("wrong", [{"recipe": {"x": object()}}, {"effect": {"x": math.nan}}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"settings": {"x": object()}},
+        {"effect": {"x": math.nan}},
+        {"unknown": 1},
+        {"concepts": ()},
+        {"gate": {"kind": "other/1", "weight": [0.0], "bias": 0, "threshold": 0}},
+    ],
+)
 def test_a_card_that_no_file_could_hold_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         card(**wrong)
@@ -100,22 +113,6 @@ def test_delta_is_up_times_down() -> None:
     assert torch.allclose(membrane.delta("linear"), membrane.up["linear"] @ membrane.down["linear"])
     by_hand = torch.einsum("or,rikl->oikl", membrane.up["conv"][:, :, 0, 0], membrane.down["conv"])
     assert torch.allclose(membrane.delta("conv"), by_hand)
-
-
-@given(ranks=st.lists(st.integers(1, 4), min_size=1, max_size=4), factor=st.floats(-3, 3))
-def test_joining_adds_and_scaling_multiplies(ranks: list[int], factor: float) -> None:
-    parts = [random_membrane(layers(), rank=rank, seed=seed) for seed, rank in enumerate(ranks)]
-    joined = Membrane.joined(parts, card("several")).scaled(factor)
-    assert joined.rank == sum(ranks) and joined.card.concept == Concept(name="several")
-    for path in joined.down:
-        expected = factor * torch.stack([part.delta(path) for part in parts]).sum(0)
-        assert torch.allclose(joined.delta(path), expected, atol=1e-5)
-
-
-def test_joining_other_layers_is_refused_by_name() -> None:
-    with pytest.raises(CoverageError, match="only the first has linear, conv; only the second has other") as caught:
-        Membrane.joined([random_membrane(layers()), random_membrane({"other": nn.Linear(2, 2)})], card())
-    assert caught.value.missing == ("linear", "conv") and caught.value.foreign == ("other",)
 
 
 def test_with_card_and_to_leave_the_original_alone() -> None:

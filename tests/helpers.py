@@ -1,4 +1,4 @@
-"""Random membranes for the tests of this folder."""
+"""Random membranes for tests."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from semiperm.concept import Concept
-from semiperm.membrane.membrane import Card, Membrane
+from semiperm.erasure import Card
+from semiperm.membrane import Membrane
 
 
 def card(name: str = "cat", **facts: Any) -> Card:
-    return Card.model_validate({"concept": Concept(name=name), **facts})
+    return Card.model_validate({"concepts": (Concept(name=name),), **facts})
 
 
 def random_membrane(
@@ -22,6 +23,11 @@ def random_membrane(
     zero = Membrane.zero(layers, card(name), rank, generator)
     up = {path: size * torch.randn(up.shape, generator=generator) for path, up in zero.up.items()}
     return Membrane(zero.card, zero.down, up)
+
+
+def scaled(membrane: Membrane, factor: float) -> Membrane:
+    """A membrane that changes every layer `factor` times as much."""
+    return Membrane(membrane.card, membrane.down, {path: factor * up for path, up in membrane.up.items()})
 
 
 def same_bits(a: Membrane, b: Membrane) -> bool:
