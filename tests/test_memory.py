@@ -1,4 +1,4 @@
-"""The estimate of memory against what the allocator says, on a network narrow enough to be run."""
+"""The estimate of memory against the allocator's own record, on a network that is small enough to run."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import memory, real
 from benchmarks.meter import Meter
-from semiperm.erasing.recipe import Recipe
+from semiperm.methods.spm.settings import SpmSettings
 from semiperm.models.flow import StableDiffusion3
 
-RECIPE = Recipe(steps=1, states=2, anchors=4, trajectories=2, trajectory_steps=2)
+SETTINGS = SpmSettings(steps=1, states=2, anchors=4, trajectories=2, trajectory_steps=2)
 NARROW = real.Real(
     StableDiffusion3,
     "transformer",
@@ -31,7 +31,7 @@ NARROW = real.Real(
 
 
 def allocated(run: Any) -> int:
-    """The most bytes that the CPU's allocator had given out at once, by its own record."""
+    """Return the peak of bytes that the CPU's allocator records."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         run()
     profiler: Any = seen.profiler
@@ -47,18 +47,18 @@ def allocated(run: Any) -> int:
 
 @pytest.mark.parametrize("at_once", [None, 1])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_an_estimate_is_what_training_takes(checkpointing: bool, at_once: int | None) -> None:
-    recipe = RECIPE.model_copy(update={"at_once": at_once})
+def test_the_estimate_is_what_training_takes(checkpointing: bool, at_once: int | None) -> None:
+    settings = SETTINGS.model_copy(update={"at_once": at_once})
     networks: list[Any] = [NARROW.denoiser(device, torch.float32) for device in ("cpu", "meta")]
     if checkpointing:
         for network in networks:
             network.enable_gradient_checkpointing()
     here, nowhere = (NARROW.model(network, network.device.type) for network in networks)
-    estimate = memory.estimated(nowhere, recipe)
-    assert estimate == pytest.approx(allocated(lambda: memory.train(here, recipe)), rel=0.1)
-    # the settings differ by more than the estimate errs
+    estimate = memory.estimated(nowhere, settings)
+    assert estimate == pytest.approx(allocated(lambda: memory.train(here, settings)), rel=0.1)
+    # The settings differ by more than the error of the estimate.
     if checkpointing or at_once:
-        assert estimate < 0.6 * memory.estimated(NARROW.model(NARROW.denoiser("meta", torch.float32), "meta"), RECIPE)
+        assert estimate < 0.6 * memory.estimated(NARROW.model(NARROW.denoiser("meta", torch.float32), "meta"), SETTINGS)
 
 
 def test_the_meter_counts_storages_and_not_views_until_they_are_freed() -> None:

@@ -1,4 +1,4 @@
-"""What must hold still while a concept is erased: prompts that do not ask for it, drawn by the paper's density."""
+"""Anchors: prompts that must not change while a concept is erased, drawn by the paper's density."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,13 @@ import torch
 from torch import Tensor
 
 from semiperm.concept import Concept
-from semiperm.erasing.prompts import CARRIERS, said
-from semiperm.everyday import everyday
-from semiperm.models.base import TextFeatures, concatenate
+from semiperm.methods.sentences import CARRIERS, STYLES, candidates, own_words, said, words
+from semiperm.models.text import TextFeatures, concatenate
 
 # N anchors, C channels
 
 NEIGHBOURS = 12
-ARTICLES = frozenset({"a", "an", "the", "some"})
 SAME = 0.97
-STYLES = frozenset(
-    {"sketch", "pencil drawing", "pixel art", "pointillism", "mosaic", "neon", "vintage", "impressionism", "cubism"}
-    | {"portrait painting", "anime", "graffiti", "origami", "oil painting", "watercolour", "cartoon", "comic"}
-    | {"abstract art", "statue", "sculpture", "poster", "logo", "pattern", "texture", "photograph"}
-)
 
 
 @dataclass(frozen=True)
@@ -29,10 +22,10 @@ class Anchors:
 
     Attributes:
         prompts: one sentence each; the first is the empty prompt.
-        features: what the model's text side makes of them.
+        features: their text features.
         density_N: P(c | c_tar), which sums to 1.
         neighbours: rows of the concepts most like the target.
-        names: what they are about, without the empty prompt, each once.
+        names: the everyday concepts in them, each once.
     """
 
     prompts: tuple[str, ...]
@@ -42,7 +35,7 @@ class Anchors:
     names: tuple[str, ...]
 
     def draw(self, count: int, neighbours: float, generator: torch.Generator) -> Tensor:
-        """Return `count` rows: the empty prompt once, a share of nearest neighbours, the rest by the density."""
+        """Draw `count` rows: the empty prompt once, a share of nearest neighbours, the rest by the density."""
         near = min(round(count * neighbours), count - 1) if self.neighbours else 0
         far = count - near - 1
         rows = [torch.zeros(1, dtype=torch.long)]
@@ -55,7 +48,7 @@ class Anchors:
 
 
 def flat(features: TextFeatures) -> Tensor:
-    """Return one vector a prompt to compare prompts by: pooled features, or the mean state where there are none."""
+    """Return one unit vector for each prompt: its pooled features, or its mean state if there are none."""
     vectors = features.pooled_BC if features.pooled_BC is not None else features.hidden_BTC.mean(1)
     return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
@@ -66,23 +59,8 @@ def density(similarity_N: Tensor, alpha: float = 1.0) -> Tensor:
     return weight / weight.sum()
 
 
-def _words(text: str) -> set[str]:
-    return {word.strip(",.;:!?\"'()") for word in text.lower().split()}
-
-
-def own_words(concept: Concept) -> set[str]:
-    """Return the words that ask for the concept, articles aside."""
-    return {word for phrase in concept.targets for word in _words(phrase)} - ARTICLES - {""}
-
-
-def candidates(concept: Concept, more: Sequence[str] = ()) -> list[str]:
-    """Return the everyday concepts and the user's own anchors, but none that has one of the target's own words."""
-    own = own_words(concept)
-    return [text for text in [*everyday(), *more] if not own & _words(text)]
-
-
 def _sentence(text: str, own: set[str], number: int) -> str:
-    # what stands around an anchor must not ask for the target either
+    # The rest of the sentence must not ask for the target either.
     carriers = [carrier for carrier in CARRIERS if carrier not in own] or ["thing"]
     carrier = carriers[number % len(carriers)]
     if text in STYLES:
@@ -95,11 +73,11 @@ def _sentence(text: str, own: set[str], number: int) -> str:
 
 
 def _free(templates: tuple[str, ...], own: set[str]) -> tuple[str, ...]:
-    return tuple(template for template in templates if not own & _words(template)) or ("{}",)
+    return tuple(template for template in templates if not own & words(template)) or ("{}",)
 
 
 def by_name(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = ()) -> Anchors:
-    """Take every candidate by its bare name, and weigh it against the target.
+    """Return every candidate by its bare name, with its density.
 
     A candidate that means the same as a target to this text encoder (cosine above 0.97) is left out, unless the user
     gave it; the user's anchors stay as they were written.
@@ -123,7 +101,7 @@ def by_name(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], m
 def in_sentences(
     held: Anchors, concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], variants: int = 1
 ) -> Anchors:
-    """Return anchors by name with each of them in some sentences as well."""
+    """Return anchors by name, each of them also in some sentences."""
     own, count = own_words(concept), len(held.names)
     spoken = [
         _sentence(name, own, number + 7 * variant)
@@ -137,6 +115,6 @@ def in_sentences(
 
 
 def _alike(features: TextFeatures, concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
-    """Return each prompt's cosine with the target, of several phrases with the one that it is most like: (N,)."""
+    """Return each prompt's cosine with the target phrase that is most similar to it: (N,)."""
     targets = encode([said(phrase, "a {}") for phrase in concept.targets])
     return (flat(features) @ flat(targets).T).amax(1)

@@ -1,11 +1,11 @@
-"""A text encoder whose every number is known: one vector a word, for tests that need no network."""
+"""A text encoder without a network, whose every number is known: one vector for each word."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from semiperm.models.base import TextFeatures
+from semiperm.models.text import TextFeatures
 
 LENGTH = 24
 
@@ -14,7 +14,7 @@ class WordEncoder:
     """Each word is one token with a random state, to which a causal context adds a little.
 
     Pooled features are the mean of the words' own vectors. `planted` words have the given vectors, and axis 0 belongs
-    to planted words alone. A prompt is start, words, end; what follows the end is loud rubbish that nobody may read.
+    to planted words alone. A prompt is start, words, end; behind the end stand large numbers that nothing may read.
     """
 
     def __init__(self, channels: int = 32, planted: Mapping[str, Tensor] | None = None) -> None:
@@ -32,14 +32,17 @@ class WordEncoder:
             self.vectors.append(self.planted.get(word, vector / vector.norm()))
         return self.ids[word]
 
+    def tokens(self, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Return one id for each word; nothing is encoded, so `seen` stays as it is."""
+        return tuple(tuple(self.word(word.strip(".,")) for word in prompt.split()) for prompt in prompts)
+
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         self.seen += prompts
         hidden_BTC = torch.full((len(prompts), LENGTH, self.channels), 1e4)
         mask_BT = torch.zeros(len(prompts), LENGTH, dtype=torch.bool)
         pooled_BC = torch.zeros(len(prompts), self.channels)
-        rows = []
-        for row, prompt in enumerate(prompts):
-            ids = tuple(self.word(word.strip(".,")) for word in prompt.split())
+        rows = self.tokens(prompts)
+        for row, ids in enumerate(rows):
             own = [self.vectors[number] for number in ids]
             hidden_BTC[row, 0] = 1e4
             context = torch.zeros(self.channels)
@@ -50,8 +53,7 @@ class WordEncoder:
             hidden_BTC[row, end] = 0.05 * context
             mask_BT[row, : end + 1] = True
             pooled_BC[row] = torch.stack(own).mean(0) if own else torch.ones(self.channels) / self.channels**0.5
-            rows.append(ids)
-        return TextFeatures(hidden_BTC, pooled_BC, mask_BT, tuple(rows))
+        return TextFeatures(hidden_BTC, pooled_BC, mask_BT, rows)
 
     def pooled(self, prompt: str) -> Tensor:
         vectors = self.encode([prompt]).pooled_BC

@@ -1,6 +1,7 @@
-"""The noisy states to train on: whole denoising trajectories of the target, not one state of each."""
+"""Noisy states to train on: all states of whole denoising trajectories of the target, not one of each."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -8,11 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semiperm.models.base import DiffusionModel, TextFeatures, concatenate
+from semiperm.models.model import DiffusionModel
+from semiperm.models.text import TextFeatures, concatenate
 
 # B trajectories, S states, C channels, H height, W width
 
 Predict = Callable[[Tensor, Tensor, TextFeatures], Tensor]
+
+
+@dataclass
+class Counted:
+    """A model's `predict` that counts the samples that it evaluates."""
+
+    model: DiffusionModel
+    autocast: bool = False
+    evaluations: int = 0
+
+    def __call__(self, x: Tensor, t: Tensor, features: TextFeatures) -> Tensor:
+        self.evaluations += len(x)
+        with torch.autocast(x.device.type, torch.bfloat16) if self.autocast else nullcontext():
+            # The arithmetic of a scheduler leaves half precision.
+            return self.model.predict(x.to(self.model.dtype), t, features).float()
 
 
 @dataclass(frozen=True)
@@ -38,9 +55,9 @@ def denoise(
     generator: torch.Generator,
     empty: TextFeatures | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (timestep, latents (B, C, H, W)) from pure noise on; the timestep is the one to ask the denoiser about.
+    """Yield (timestep, latents (B, C, H, W)) from pure noise on; the timestep belongs to the latents.
 
-    `empty` is what guidance is measured against, for one prompt; it is encoded if it is not given.
+    `empty` are the unconditional features of one prompt; they are encoded if not given.
     """
     count = len(prompts)
     x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
@@ -60,7 +77,7 @@ def denoise(
         yield after, x
 
 
-def run(
+def sample_states(
     model: DiffusionModel,
     predict: Predict,
     target: TextFeatures,

@@ -1,13 +1,13 @@
-"""The paper's losses as plain functions of predictions (arXiv:2312.16145, eqs. 4 and 8).
+"""The losses of the paper as plain functions of predictions (arXiv:2312.16145, eqs. 4 and 8).
 
-Every tensor is a denoiser's prediction of any one type, because each term is linear in it: epsilon, v or velocity.
+Every tensor is a prediction of the denoiser, of any one type (epsilon, v or velocity): each term is linear in it.
 """
 
 from torch import Tensor
 
 
 def erasing_target(target: Tensor, surrogate: Tensor, eta: float) -> Tensor:
-    """Return what the guarded prediction for the target shall be: the surrogate, pushed eta times away from the target.
+    """Return the goal of the guarded prediction for the target: the surrogate, pushed eta times away from the target.
 
     `target` and `surrogate` are the bare model's predictions at one noisy state (arXiv:2312.16145, eq. 4).
     """

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semiperm.erasing.closed_form import (
+from semiperm.methods.spm.closed_form import (
     REACH,
     best_change,
     direction,
@@ -18,7 +18,7 @@ from semiperm.erasing.closed_form import (
     solve,
     square_root,
 )
-from semiperm.erasing.objective import erasing_target
+from semiperm.methods.spm.losses import erasing_target
 
 OUT, TEXT = 5, 7
 SEED = st.integers(0, 10_000)
@@ -39,7 +39,7 @@ def error(change: Tensor, candidate: Tensor, metric_cc: Tensor) -> float:
     return float((rest @ metric_cc @ rest.T).trace())
 
 
-# how features shall move
+# how features should move
 
 
 @given(SEED, st.floats(0, 5))
@@ -86,11 +86,11 @@ def test_the_change_is_where_the_stated_cost_has_no_slope() -> None:
     assert slope.abs().max() < 1e-10
 
 
-# how firmly anchors are held
+# how much anchors weigh
 
 
 def test_what_is_reached_falls_as_one_anchor_along_the_target_weighs_more() -> None:
-    # with e = p = one axis and no ridge, D e = g / (1 + weight)
+    # With e = p = one axis and no ridge, D e = g / (1 + weight).
     e, g = torch.eye(TEXT, dtype=torch.float64)[:1], numbers(0, 1, TEXT)
     for weight in (0.0, 1.0, 3.0):
         found = reached(e, g, metric(e, e, weight, 1e-9))
@@ -98,7 +98,7 @@ def test_what_is_reached_falls_as_one_anchor_along_the_target_weighs_more() -> N
 
 
 @pytest.mark.parametrize(("along", "times"), [(0.01, 100), (0.03, 10), (1.0, 1)])
-def test_anchors_are_held_as_firmly_as_the_target_can_bear(along: float, times: int) -> None:
+def test_anchors_weigh_as_much_as_leaves_the_target_within_reach(along: float, times: int) -> None:
     axes = torch.eye(TEXT, dtype=torch.float64)
     e, s, p = axes[:1], axes[1:2], along * axes[:1]
     weight = firmest(e, s, p, eta=0.3, anchor_weight=10.0, ridge=1e-6)
@@ -116,7 +116,7 @@ def test_the_error_is_the_tail_of_the_singular_values_in_the_metric(seed: int, r
     change, m = numbers(seed, OUT, TEXT), positive(seed + 1)
     up, down = low_rank(change, square_root(m), rank)
     assert up.shape == (OUT, rank) and down.shape == (rank, TEXT)
-    # Cholesky's factor is another root of the metric than the one that the code takes
+    # Cholesky's factor is another square root of the metric than the one in the code.
     tail = np.linalg.svd(change.numpy() @ np.linalg.cholesky(m.numpy()), compute_uv=False)[rank:]
     assert error(change, up @ down, m) == pytest.approx(float((tail**2).sum()), rel=1e-6, abs=1e-9)
 
@@ -129,7 +129,7 @@ def test_no_rank_1_competitor_is_better(seed: int) -> None:
     best = error(change, up @ down, m)
     for number in range(20):
         v = numbers(seed + 100 + number, TEXT, 1)
-        # the best partner of a random direction, and then of that partner: hard competitors
+        # Alternating least squares from a random direction makes strong competitors.
         for _ in range(3):
             u = change @ m @ v / (v.T @ m @ v)
             assert error(change, u @ v.T, m) >= best - 1e-9 * (1 + best)
@@ -155,7 +155,7 @@ def test_full_rank_gives_the_change_itself() -> None:
 
 
 def test_the_metric_decides_what_is_kept() -> None:
-    # two rank-1 parts of which the smaller one acts where nearly all features lie
+    # Two rank-1 parts; the smaller one acts where nearly all features lie.
     change = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))
     seen = torch.diag(torch.tensor([0.01, 100.0], dtype=torch.float64))
     up, down = low_rank(change, square_root(seen), 1)

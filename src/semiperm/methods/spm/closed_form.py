@@ -20,7 +20,7 @@ REACH = 0.93
 
 
 def direction(target_NC: Tensor, surrogate_NC: Tensor, eta: float) -> Tensor:
-    """Return g (N, C): how the target's text features would have to move (the text side of arXiv:2312.16145, eq. 4)."""
+    """Return g (N, C): the movement of the target's text features that erases it (cf. arXiv:2312.16145, eq. 4)."""
     return -(1 + eta) * (target_NC - surrogate_NC)
 
 
@@ -39,9 +39,9 @@ def best_change(weight_OC: Tensor, target_NC: Tensor, wanted_NC: Tensor, metric_
 
 
 def reached(target_NC: Tensor, wanted_NC: Tensor, metric_CC: Tensor) -> float:
-    """Return the share of its way that the target goes by the best change, 1 - mean |D e - g|^2 / mean |g|^2.
+    """Return how much of its movement the target makes under the best change: 1 - mean |D e - g|^2 / mean |g|^2.
 
-    It is told of the text features themselves, so with the identity for W.
+    It is computed for the text features themselves, with the identity for W.
     """
     movement_CC = best_change(torch.eye(len(metric_CC)), target_NC, wanted_NC, metric_CC)
     left_NC = target_NC.double() @ movement_CC.T - wanted_NC.double()
@@ -51,7 +51,7 @@ def reached(target_NC: Tensor, wanted_NC: Tensor, metric_CC: Tensor) -> float:
 def firmest(
     target_NC: Tensor, surrogate_NC: Tensor, anchors_NC: Tensor, *, eta: float, anchor_weight: float, ridge: float
 ) -> float:
-    """Return how much anchors may weigh: 100 or 10 times `anchor_weight` where the target still reaches REACH.
+    """Return the largest of 100, 10 and 1 times `anchor_weight` for which the target still reaches REACH.
 
     The few words of a title or a style move at little cost to anything else, and then anchors can be held that much
     more firmly; an object is tied to its neighbours.

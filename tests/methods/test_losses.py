@@ -1,4 +1,4 @@
-"""The losses are the paper's, element by element, for every prediction type, and teach nothing to the teacher."""
+"""The losses are the paper's, element by element, for every prediction type; the bare model gets no gradient."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semiperm.erasing.objective import anchoring_loss, erasing_loss, erasing_target, total_loss
+from semiperm.methods.spm.losses import anchoring_loss, erasing_loss, erasing_target, total_loss
 
 SHAPE = (2, 3, 2, 2)
 NUMBER = st.floats(-10, 10, allow_nan=False)
@@ -60,7 +60,7 @@ def test_the_erasing_target_is_the_same_for_epsilon_and_v(seed: int, eta: float,
     t = torch.full((SHAPE[0],), timestep)
 
     def v(eps: Tensor) -> Tensor:
-        # the scheduler's own velocity, of the clean picture that this noise would mean
+        # The scheduler's own velocity, for the clean picture that belongs to this noise.
         clean = (noisy - (1 - alpha).sqrt() * eps) / alpha.sqrt()
         scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
         return scheduler.get_velocity(clean, eps, t)
@@ -80,7 +80,7 @@ def test_eta_measures_how_far_beyond_the_surrogate(seed: int, eta: float) -> Non
     torch.testing.assert_close((wanted - surrogate).norm(), eta * (target - surrogate).norm())
     torch.testing.assert_close((wanted - target).norm(), (1 + eta) * (target - surrogate).norm())
     torch.testing.assert_close(erasing_target(target, surrogate, 0.0), surrogate)
-    # a concept that becomes itself stays
+    # A concept whose surrogate is itself does not move.
     torch.testing.assert_close(erasing_target(target, target, eta), target)
 
 

@@ -4,25 +4,33 @@ from collections.abc import Mapping
 
 import torch
 
-from semiperm.erasing.anchors import Anchors
-from semiperm.erasing.prompts import target_prompts
-from semiperm.erasing.recipe import Recipe
-from semiperm.erasing.run import Counted
-from semiperm.membrane.membrane import Membrane
-from semiperm.membrane.stack import Stack
-from semiperm.models.base import DiffusionModel
+from semiperm.membrane import Membrane
+from semiperm.methods.sentences import target_prompts
+from semiperm.methods.spm.anchors import Anchors
+from semiperm.methods.trajectories import Counted
+from semiperm.models.model import DiffusionModel
+from semiperm.stack import Stack
+
+# share of the anchors that are nearest neighbours of the target
+NEAR = 0.25
 
 
 def in_words(effect: Mapping[str, float]) -> str:
-    """Return a self-check's figures as a person reads them."""
+    """Return the figures of a self-check as one sentence."""
     return (
         f"target moved {effect['target_moved']:.2f}, anchors {effect['anchors_moved']:.2f} "
-        "(1 is from the target to what it becomes)"
+        "(1 is the distance from the target to its surrogate)"
     )
 
 
 def self_check(
-    model: DiffusionModel, membrane: Membrane, held: Anchors, recipe: Recipe, predict: Counted, count: int = 8
+    model: DiffusionModel,
+    membrane: Membrane,
+    held: Anchors,
+    nothing: str,
+    seed: int,
+    predict: Counted,
+    count: int = 8,
 ) -> dict[str, float]:
     """Measure how far the predictions for the target and for anchors move, always open.
 
@@ -30,10 +38,10 @@ def self_check(
     between the target and what it should become: 0 is no change, 1 as far as the surrogate; near (1 + eta) is what
     the objective asks of the target.
     """
-    generator = torch.Generator().manual_seed(recipe.seed + 1)
-    pairs = target_prompts(membrane.card.concept, recipe.nothing)[:1]
+    generator = torch.Generator().manual_seed(seed + 1)
+    pairs = target_prompts(membrane.card.concept, nothing)[:1]
     target, instead = model.encode([pairs[0][0]] * count), model.encode([pairs[0][1]] * count)
-    near = held.features.select(held.draw(count, recipe.neighbours, generator))
+    near = held.features.select(held.draw(count, NEAR, generator))
     t = model.schedule(count + 1).timesteps[:count].to(model.device)
     x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sentences about concepts: grammatical enough, complete, and with a twin that lacks the concept."""
+"""Sentences about concepts: right articles, every template, and a second sentence without the concept."""
 
 import re
 from typing import get_args
@@ -8,11 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semiperm.concept import Concept, Kind
-from semiperm.erasing.prompts import CARRIERS, TEMPLATES, names, plural, said, sentences, target_prompts
-from semiperm.everyday import everyday
+from semiperm.methods.sentences import (
+    CARRIERS,
+    TEMPLATES,
+    compose,
+    composed_in_style,
+    everyday,
+    names,
+    plural,
+    said,
+    sentences,
+    target_prompts,
+)
 
 KINDS = get_args(Kind)
-WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=9)
+# Invented words whose first letter alone decides the article.
+WORD = st.from_regex(r"([bdgklmprtz]|[ai][bdgklmprtz])[aeiou]([bdgklmprtz][aeiou]){0,3}", fullmatch=True)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +38,10 @@ WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=9)
         ("an owl", "a {} and a tree", "cat", "an owl and a tree"),
         ("mosaic", "a {carrier} in the style of {}", "apple", "an apple in the style of mosaic"),
         ("oil painting", "a {} picture of a {carrier}", "dog", "an oil painting picture of a dog"),
+        # The sound decides, not the letter.
+        ("hour", "a {}", "cat", "an hour"),
+        ("European castle", "a photo of a {}", "cat", "a photo of a European castle"),
+        ("x-ray", "a {} of a {carrier}", "unicorn", "an x-ray of a unicorn"),
         ("{}", "a {}", "cat", "a {}"),
     ],
 )
@@ -36,7 +51,7 @@ def test_said(phrase: str, template: str, carrier: str, expected: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(words=st.lists(WORD, min_size=1, max_size=3), article=st.sampled_from(["", "a ", "an ", "the "]))
-def test_every_sentence_says_the_phrase_with_one_right_article(kind: Kind, words: list[str], article: str) -> None:
+def test_every_sentence_has_the_phrase_with_one_right_article(kind: Kind, words: list[str], article: str) -> None:
     phrase = article + " ".join(words)
     for sentence in sentences(phrase, kind):
         assert phrase in sentence
@@ -45,7 +60,7 @@ def test_every_sentence_says_the_phrase_with_one_right_article(kind: Kind, words
             before = re.findall(rf"\b(an?) {re.escape(phrase)}", sentence)
             right = "an" if words[0][0] in "aeiou" else "a"
             assert all(found == right for found in before), sentence
-        elif article:
+        else:
             assert not re.search(rf"\b(a|an|the) {re.escape(phrase)}\b", sentence), sentence
 
 
@@ -82,7 +97,7 @@ def test_the_surrogate_takes_the_place_of_a_thing_or_what_is_beside_it_stays_alo
         assert len(asked) - within_others == pytest.approx(within_others, rel=0.25)
 
 
-def test_nothing_is_the_papers_empty_prompt_unless_told() -> None:
+def test_an_empty_surrogate_is_the_papers_empty_prompt_by_default() -> None:
     assert {instead for _, instead in target_prompts(Concept(name="Wave", kind="memorised"))} == {""}
 
 
@@ -127,9 +142,20 @@ def test_the_everyday_list_is_clean() -> None:
         ("a red torch", "a red torches"),
         ("toy", "toys"),
         ("Elvis", "Elvises"),
+        ("octopus", "octopuses"),
+        ("dress", "dresses"),
+        ("knife", "knives"),
+        ("person", "people"),
+        # A plural stays.
+        ("dogs", "dogs"),
+        ("boxes", "boxes"),
+        ("people", "people"),
+        ("mice", "mice"),
+        ("scissors", "scissors"),
+        ("sheep", "sheep"),
     ],
 )
-def test_plurals_follow_the_rules(one: str, many: str) -> None:
+def test_plurals_are_english(one: str, many: str) -> None:
     assert plural(one) == many
 
 
@@ -137,3 +163,29 @@ def test_things_are_named_in_the_plural_too_and_pictures_are_not() -> None:
     assert names(Concept(name="cat", targets=("cat", "kitten"))) == ["cat", "kitten", "cats", "kittens"]
     assert names(Concept(name="mosaic", kind="style")) == ["mosaic"]
     assert names(Concept(name="The Great Tide", kind="memorised")) == ["The Great Tide"]
+
+
+# random sentences
+
+
+def test_composed_sentences_are_seeded_and_have_the_phrase_that_they_must_have() -> None:
+    things, styles = ["horse", "apple", "robot"], ["mosaic"]
+    written = compose(things, styles, 60, seed=3, always="zebra")
+    assert len(written) == 60
+    assert all("zebra" in text for text in written)
+    assert not any("{" in text for text in written)
+    assert written == compose(things, styles, 60, seed=3, always="zebra")
+    assert written != compose(things, styles, 60, seed=4, always="zebra")
+    without = compose(things, styles, 60, seed=3)
+    assert not any("zebra" in text for text in without)
+    assert any("mosaic" in text for text in without)
+    assert not any("mosaic" in text for text in compose(things, [], 60, seed=3))
+
+
+def test_sentences_in_a_style_all_have_the_style_and_a_thing() -> None:
+    things = ["horse", "apple", "robot"]
+    written = composed_in_style("zebrism", things, 24, seed=3)
+    assert len(written) == 24 and written == composed_in_style("zebrism", things, 24, seed=3)
+    assert written != composed_in_style("zebrism", things, 24, seed=4)
+    assert all("zebrism" in text and any(thing in text for thing in things) for text in written)
+    assert not any("{" in text for text in written)

@@ -1,4 +1,4 @@
-"""Trajectories are what diffusers' own loop goes through, and every state knows when it is asked about next."""
+"""Trajectories are those of diffusers' own loop, and every state comes with the timestep that belongs to it."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-from semiperm.erasing import trajectories
-from semiperm.erasing.run import Counted
+from semiperm.methods import trajectories
+from semiperm.methods.trajectories import Counted
 from semiperm.models.load import model_of
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
@@ -16,8 +16,8 @@ STEPS = 5
 TARGETS = ["a cat", "a dog and a cat", "cat"]
 
 
-def run(model: Any, predict: Any, rows: list[int], guidance: float = 3.0, seed: int = 0) -> trajectories.States:
-    return trajectories.run(
+def sample(model: Any, predict: Any, rows: list[int], guidance: float = 3.0, seed: int = 0) -> trajectories.States:
+    return trajectories.sample_states(
         model, predict, model.encode(TARGETS), torch.tensor(rows),
         steps=STEPS, guidance=guidance, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
@@ -30,7 +30,7 @@ def test_states_and_timesteps_are_those_of_an_explicit_ddim_loop(prediction_type
     pipeline = tiny_pipeline(prediction_type=prediction_type)
     model = model_of(pipeline)
     rows = [1, 0, 1]
-    states = run(model, model.predict, rows, guidance)
+    states = sample(model, model.predict, rows, guidance)
 
     scheduler: Any = DDIMScheduler.from_config(pipeline.scheduler.config)
     assert scheduler.config["prediction_type"] == prediction_type
@@ -57,9 +57,9 @@ def test_evaluations_are_counted_as_the_denoiser_sees_them(xl: bool) -> None:
     predict = Counted(model)
     seen: list[int] = []
     hook = pipeline.unet.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
-    states = run(model, predict, [0, 2])
+    states = sample(model, predict, [0, 2])
     hook.remove()
-    # pure noise and the last state's successor are nobody's to train on, so one evaluation of five is spared
+    # Neither pure noise nor the final latents are trained on, so four of the five steps are evaluated.
     assert predict.evaluations == sum(seen) == (STEPS - 1) * 2 * 2
     assert len(states) == (STEPS - 1) * 2
     assert torch.isfinite(states.x_SCHW).all()
@@ -67,7 +67,7 @@ def test_evaluations_are_counted_as_the_denoiser_sees_them(xl: bool) -> None:
 
 def test_a_seed_reproduces_a_trajectory_and_nothing_needs_a_gradient() -> None:
     model = model_of(tiny_pipeline())
-    first, again, other = (run(model, model.predict, [0, 1], seed=seed) for seed in (1, 1, 2))
+    first, again, other = (sample(model, model.predict, [0, 1], seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.x_SCHW, again.x_SCHW) and not torch.equal(first.x_SCHW, other.x_SCHW)
     assert not first.x_SCHW.requires_grad
 
@@ -80,7 +80,7 @@ def test_the_schedule_is_the_models_own_and_leaves_the_pipelines_alone() -> None
     assert len(scheduler.timesteps) == 7 and pipeline.scheduler.num_inference_steps == before
 
 
-def test_latents_are_not_clipped_whatever_the_pipelines_scheduler_knows() -> None:
+def test_latents_are_not_clipped_whatever_the_pipelines_scheduler() -> None:
     pipeline: Any = tiny_pipeline()
     pipeline.scheduler = DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="epsilon"
@@ -90,3 +90,23 @@ def test_latents_are_not_clipped_whatever_the_pipelines_scheduler_knows() -> Non
     t = int(scheduler.timesteps[2])
     clean = scheduler.step(noise, t, x).pred_original_sample
     torch.testing.assert_close(clean, x / scheduler.alphas_cumprod[t].sqrt())
+
+
+def test_evaluations_count_samples_not_calls() -> None:
+    model = model_of(tiny_pipeline())
+    predict = Counted(model)
+    with torch.no_grad():
+        for count in (1, 3):
+            predict(torch.zeros(count, 4, 8, 8), torch.full((count,), 5), model.encode(["a cat"] * count))
+    assert predict.evaluations == 4
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_autocast_computes_layers_in_bfloat16_and_predictions_stay_in_float32(autocast: bool) -> None:
+    model = model_of(tiny_pipeline())
+    found: list[torch.dtype] = []
+    layer = next(iter(model.erasable_layers().values()))
+    layer.register_forward_hook(lambda _, args, output: found.append(output.dtype))
+    with torch.no_grad():
+        output = Counted(model, autocast)(torch.zeros(1, 4, 8, 8), torch.tensor([5]), model.encode(["a cat"]))
+    assert found == [torch.bfloat16 if autocast else torch.float32] and output.dtype == torch.float32

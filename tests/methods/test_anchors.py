@@ -1,4 +1,4 @@
-"""Anchors: the paper's density, what is drawn by it, and that nothing among them asks for the target."""
+"""Anchors: the paper's density, what is drawn by it, and that no anchor asks for the target."""
 
 import itertools
 import math
@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiperm.concept import Concept
-from semiperm.erasing import anchors
-from semiperm.erasing.anchors import Anchors, by_name, candidates, density, in_sentences
-from semiperm.models.base import TextFeatures
-from tests.erasing.helpers import WordEncoder, axis
+from semiperm.methods import sentences
+from semiperm.methods.sentences import CARRIERS, candidates
+from semiperm.methods.spm.anchors import Anchors, by_name, density, in_sentences
+from semiperm.models.text import TextFeatures
+from tests.methods.word_encoder import WordEncoder, axis
 
 ARTICLES = {"a", "an", "the", "some"}
 
@@ -56,12 +57,12 @@ def test_draws_follow_the_density() -> None:
     weights = [0.1, 0.8, 0.3, 1.0, 0.5]
     for row, weight in enumerate(weights):
         share = weight / sum(weights)
-        # five standard deviations of a binomial
+        # Five standard deviations of a binomial.
         assert abs(counted[row] / count - share) < 5 * (share * (1 - share) / count) ** 0.5
 
 
 def test_a_draw_has_the_empty_prompt_and_the_share_of_neighbours() -> None:
-    # neighbours that the density alone would never give
+    # Neighbours whose density is 0.
     held = some_anchors([0.0, 0.0, 0.0, 1.0, 1.0], neighbours=(3, 4))
     for seed in range(20):
         rows = held.draw(32, 0.25, torch.Generator().manual_seed(seed)).tolist()
@@ -75,7 +76,7 @@ def test_a_draw_has_the_empty_prompt_and_the_share_of_neighbours() -> None:
 
 @pytest.mark.parametrize(("count", "share"), [(1, 0.0), (1, 1.0), (2, 0.5), (3, 1.0), (7, 0.3)])
 @pytest.mark.parametrize("neighbours", [(), (1, 2)])
-def test_a_draw_has_as_many_rows_as_were_asked_for(count: int, share: float, neighbours: tuple[int, ...]) -> None:
+def test_a_draw_has_the_requested_number_of_rows(count: int, share: float, neighbours: tuple[int, ...]) -> None:
     rows = some_anchors([0.0] * 4, neighbours).draw(count, share, torch.Generator().manual_seed(0))
     assert len(rows) == count and rows.dtype == torch.long
     assert rows[0] == 0
@@ -127,7 +128,7 @@ def assert_density(held: Anchors, encoder: WordEncoder) -> None:
 
 def test_the_empty_prompt_and_all_everyday_concepts_are_anchors(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("horse", "ice cream", "mosaic", "robot")
-    monkeypatch.setattr(anchors, "everyday", lambda: words)
+    monkeypatch.setattr(sentences, "everyday", lambda: words)
     held = built(Concept(name="cat"), WordEncoder(), variants=3)
     assert held.prompts[0] == "" and "" not in held.prompts[1:]
     for word in words:
@@ -135,7 +136,7 @@ def test_the_empty_prompt_and_all_everyday_concepts_are_anchors(monkeypatch: pyt
 
 
 def test_the_neighbours_are_the_concepts_most_like_the_target() -> None:
-    # as many everyday words as there are neighbours are given much of the target's own axis
+    # As many everyday words as there are neighbours have a large part of the target's own axis.
     near = ["horse", "sheep", "goat", "duck", "goose", "eagle", "parrot", "swan", "snake", "lizard", "shark", "whale"]
     planted = {word: axis(size=2.7) + axis(number=1 + place, size=2.0) for place, word in enumerate(near)}
     encoder = WordEncoder(planted={**planted, "cat": axis(size=3.0)})
@@ -145,7 +146,7 @@ def test_the_neighbours_are_the_concepts_most_like_the_target() -> None:
         assert (row in held.neighbours) == has_planted, prompt
 
 
-def test_a_name_that_means_the_target_is_no_anchor_unless_the_user_says_so() -> None:
+def test_a_name_that_means_the_target_is_no_anchor_unless_the_user_gives_it() -> None:
     planted = {"cat": axis(size=1.0), "horse": axis(size=1.0) + axis(number=1, size=0.1), "sheep": axis(number=1)}
     encoder = WordEncoder(planted=planted)
     prompts = built(Concept(name="cat"), encoder).prompts
@@ -164,7 +165,7 @@ def test_a_name_that_means_any_of_several_targets_is_no_anchor_either() -> None:
     assert "a horse" in alone.prompts
 
 
-# every word that stands in the sentences around anchors is somebody's target
+# Every word in the sentences around anchors is the target of one of these.
 TARGETS = [
     Concept(name="cat"),
     Concept(name="Car"),
@@ -177,7 +178,7 @@ TARGETS = [
     Concept(name="Van Gogh", targets=("Van Gogh style", "a picture by Vincent"), kind="style"),
     Concept(name="The Lonely Tree", kind="memorised"),
     Concept(name="people", targets=("person", "man", "woman", "child"), kind="explicit"),
-    Concept(name="all carriers", targets=anchors.CARRIERS),
+    Concept(name="all carriers", targets=CARRIERS),
 ]
 
 
@@ -202,5 +203,5 @@ def test_punctuation_hides_no_word_of_the_target() -> None:
     assert "concatenate" in candidates(Concept(name="cat"), ["Look, cat!", "concatenate"])
 
 
-def test_articles_are_nobodys_own_words() -> None:
+def test_articles_are_not_a_concepts_own_words() -> None:
     assert "the red barn" in candidates(Concept(name="The Great Wave"), ["the red barn"])
