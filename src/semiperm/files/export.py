@@ -1,0 +1,112 @@
+"""Membranes in the forms that other tools read, and merged into a copy of a model for servers without adapters."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import torch
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from semiperm.errors import MembraneFileError, StackError, close_match, listed
+from semiperm.files.container import check_name
+from semiperm.files.container import write as write_tensors
+from semiperm.files.layer_names import PEFT, TRANSFORMER, UNET, in_transformer
+from semiperm.files.lora import prefixed
+from semiperm.files.safetensors import save
+from semiperm.membrane import Membrane
+from semiperm.models.layers import adapted_layers, is_quantised
+from semiperm.models.model import DiffusionModel
+from semiperm.paths import write
+
+Form = Literal["kohya", "diffusers", "peft"]
+
+
+def export(membrane: Membrane, form: Form, out: Path) -> Path:
+    """Write a membrane for another tool and return what was written.
+
+    Args:
+        form: `kohya` is the file that `save` writes (ComfyUI, A1111, diffusers); `diffusers` is the one file of
+            `save_lora_weights`, in PEFT's names; `peft` is a folder with adapter_config.json and
+            adapter_model.safetensors for PEFT's `from_pretrained`.
+        out: the file, or the folder for `peft`; existing files are replaced whole.
+
+    Raises:
+        MembraneFileError: there is no such form, or the file's name does not end in .safetensors.
+    """
+    if form == "kohya":
+        return save(membrane, out)
+    if form == "diffusers":
+        prefix = TRANSFORMER if in_transformer(membrane.down) else UNET
+        return write_tensors(check_name(out), prefixed(membrane, prefix), {"format": "pt"})
+    if form == "peft":
+        write_tensors(out / "adapter_model.safetensors", prefixed(membrane, PEFT), {"format": "pt"})
+        write(out / "adapter_config.json", _peft_config(membrane))
+        return out
+    forms = get_args(Form)
+    raise MembraneFileError(f"There is no form {form!r}; there are {', '.join(forms)}.{close_match(form, forms)}")
+
+
+def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]], out: Path) -> Path:
+    """Write a diffusers folder of the model with membranes merged, each at its permeability, and return the folder.
+
+    y = (W + sum_k gamma_k up_k down_k) x for every prompt: a merged membrane cannot close. Afterwards the model itself
+    is what it was before, bit for bit.
+
+    Raises:
+        CoverageError: a membrane does not fit the model.
+        FileExistsError: `out` exists.
+        StackError: the model has adapters of PEFT, which a folder of weights cannot hold, or is quantised.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists: a merged model is written to a new folder.")
+    if others := adapted_layers(model.denoiser):
+        raise StackError(
+            f"Other adapters (PEFT, LoRA) are on {listed(others)}; fuse them into the weights or take them off first."
+        )
+    layers = model.erasable_layers()
+    if quantised := [path for path, layer in layers.items() if is_quantised(layer)]:
+        raise StackError(
+            f"The weights are quantised in {listed(quantised)} and cannot be changed exactly: merge into the model in "
+            "half or full precision, and quantise the result."
+        )
+    fitted = [(membrane.fitted_to(layers), gamma) for membrane, gamma in membranes.values()]
+    before = {path: cast(nn.Linear, layer).weight.detach().clone() for path, layer in layers.items()}
+    draft = out.with_name(f".{out.name}.partial")
+    # what a killed run may have left
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for path, layer in layers.items():
+            weight = cast(nn.Linear, layer).weight
+            with torch.no_grad():
+                weight.copy_((weight.double().cpu() + _change(path, fitted)).to(weight))
+        model.pipeline.save_pretrained(draft)
+        draft.replace(out)
+    finally:
+        with torch.no_grad():
+            for path, layer in layers.items():
+                cast(nn.Linear, layer).weight.copy_(before[path])
+        shutil.rmtree(draft, ignore_errors=True)
+    return out
+
+
+def _change(path: str, membranes: list[tuple[Membrane, float]]) -> Tensor:
+    zero = torch.zeros((), dtype=torch.float64)
+    return sum((gamma * membrane.delta(path).double() for membrane, gamma in membranes), zero)
+
+
+def _peft_config(membrane: Membrane) -> str:
+    config = LoraConfig(
+        base_model_name_or_path=membrane.card.base_model,
+        r=membrane.rank,
+        lora_alpha=membrane.rank,
+        inference_mode=True,
+    )
+    # Whole paths, so that no other layer of the same name gets an adapter. The constructor would turn the list into a
+    # set, whose order changes from run to run.
+    config.target_modules = sorted(membrane.down)
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        return (Path(folder) / "adapter_config.json").read_text(encoding="utf-8")

@@ -1,0 +1,201 @@
+"""A library: a folder of erasures with an index that says what they are and detects files that changed."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from semiperm.erasure import Erasure
+from semiperm.errors import LibraryError, listed
+from semiperm.files.container import SUFFIX
+from semiperm.files.safetensors import load
+from semiperm.paths import whole, write
+
+INDEX = "index.json"
+
+
+class Entry(BaseModel):
+    """What the index says of one erasure.
+
+    Attributes:
+        file: name of its file in the folder.
+        name: name of its concept, or of its first concepts.
+        kind: kind of its first concept.
+        base_model, architecture, fingerprint: from its card, what it was made for.
+        sha256: hash of the file when it was added.
+        bytes: size of the file.
+        date, licence: from its card.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    name: str
+    kind: str
+    base_model: str
+    architecture: str
+    fingerprint: str
+    sha256: str
+    bytes: int
+    date: str
+    licence: str
+
+    @field_validator("file")
+    @classmethod
+    def _is_in_the_folder(cls, file: str) -> str:
+        if Path(file).name != file or not file.endswith(SUFFIX):
+            raise ValueError(f"{file!r} is not the name of a {SUFFIX} file in the library's folder")
+        return file
+
+
+class Library:
+    """Erasures in a folder with an index; a file whose hash changed since it was added is not loaded.
+
+    Raises:
+        LibraryError: the index cannot be read.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._entries: dict[str, Entry] = {}
+        index = self.folder / INDEX
+        if index.exists():
+            try:
+                rows = [Entry.model_validate(row) for row in json.loads(index.read_text(encoding="utf-8"))]
+            except (ValidationError, ValueError, TypeError, RecursionError) as error:
+                raise LibraryError(f"{index} cannot be read as the index of a library: {error}") from error
+            self._entries = {entry.file: entry for entry in rows}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self) -> list[Entry]:
+        """Return the entries, sorted by name."""
+        return sorted(self._entries.values(), key=lambda entry: (entry.name.lower(), entry.file))
+
+    def search(self, text: str) -> list[Entry]:
+        """Return the entries with a text in their name, kind, base model or architecture, in any case."""
+        wanted = text.lower()
+        return [
+            entry
+            for entry in self.entries()
+            if any(wanted in value.lower() for value in (entry.name, entry.kind, entry.base_model, entry.architecture))
+        ]
+
+    def add(self, paths: Iterable[Path | str]) -> list[Entry]:
+        """Copy the files of erasures into the library and index them, all or none.
+
+        A file that is already in the folder is indexed in place.
+
+        Raises:
+            MembraneFileError: a file is not a sound erasure.
+            LibraryError: another file of that name is in the library.
+        """
+        added: dict[str, Entry] = {}
+        sources: dict[str, Path] = {}
+        for path in map(Path, paths):
+            entry = _entry(path)
+            known = added.get(entry.file) or self._entries.get(entry.file)
+            if known is not None and known.sha256 != entry.sha256:
+                raise LibraryError(
+                    f"{self.folder} has another file {entry.file} ({known.name}): remove it first, or rename {path}."
+                )
+            added[entry.file], sources[entry.file] = entry, path
+        for file, path in sources.items():
+            target = self.folder / file
+            if target.resolve() != path.resolve():
+                with whole(target) as draft:
+                    shutil.copyfile(path, draft)
+        self._entries |= added
+        self._write()
+        return list(added.values())
+
+    def remove(self, name: str) -> Entry:
+        """Delete an erasure by its file's name, or by a concept's name that only one erasure has.
+
+        Raises:
+            LibraryError: there is none, or several have that name.
+        """
+        entry = self.find(name)
+        del self._entries[entry.file]
+        self._write()
+        (self.folder / entry.file).unlink(missing_ok=True)
+        return entry
+
+    def find(self, name: str) -> Entry:
+        """Return the entry of a file's name or a concept's name.
+
+        Raises:
+            LibraryError: there is none, or several concepts have that name.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        found = [entry for entry in self._entries.values() if entry.name.lower() == name.lower()]
+        if not found:
+            raise LibraryError(f"{self.folder} has no erasure {name!r}; it has {len(self)} others.")
+        if len(found) > 1:
+            files = listed(sorted(entry.file for entry in found))
+            raise LibraryError(f"{self.folder} has several erasures for {name!r}: name one by its file: {files}.")
+        return found[0]
+
+    def verify(self) -> dict[str, str]:
+        """Return what is wrong, by file: missing, changed since it was added, or not in the index; empty if nothing."""
+        wrong = {}
+        for entry in self.entries():
+            path = self.folder / entry.file
+            if not path.exists():
+                wrong[entry.file] = "is missing"
+            elif _hash(path) != entry.sha256:
+                wrong[entry.file] = "was changed since it was added"
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            if path.name not in self._entries:
+                wrong[path.name] = "is not in the index"
+        return wrong
+
+    def load(self, names: Sequence[str] | None = None) -> list[Erasure]:
+        """Load erasures by file or concept name, in the order of the names; all of them without names.
+
+        Raises:
+            LibraryError: a file is missing or was changed.
+        """
+        entries = self.entries() if names is None else [self.find(name) for name in names]
+        return [self._load(entry) for entry in entries]
+
+    def _load(self, entry: Entry) -> Erasure:
+        path = self.folder / entry.file
+        if not path.exists():
+            raise LibraryError(f"{path} is in the index, but the file is missing.")
+        if _hash(path) != entry.sha256:
+            raise LibraryError(
+                f"{path} was changed since it was added, so it is not loaded. To accept the change, copy the file "
+                "elsewhere, remove the entry and add the copy."
+            )
+        return load(path)
+
+    def _write(self) -> None:
+        rows = [entry.model_dump() for entry in self.entries()]
+        write(self.folder / INDEX, json.dumps(rows, indent=1) + "\n")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry(path: Path) -> Entry:
+    card = load(path).card
+    return Entry(
+        file=path.name,
+        name=card.title,
+        kind=card.concept.kind,
+        base_model=card.base_model,
+        architecture=card.architecture,
+        fingerprint=card.fingerprint,
+        sha256=_hash(path),
+        bytes=path.stat().st_size,
+        date=card.date,
+        licence=card.licence,
+    )

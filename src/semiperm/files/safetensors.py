@@ -1,0 +1,157 @@
+"""Erasures in safetensors files: save one, load one.
+
+Files hold membranes and weight deltas; plain LoRAs and the SPM authors' files are read as membranes.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from semiperm.erasure import Card, Erasure, WeightDelta
+from semiperm.errors import MembraneFileError
+from semiperm.files import container, lora, weight_delta
+from semiperm.files.container import check_name as check_name
+from semiperm.membrane import Membrane
+
+CARD_KEY = "semiperm.card"
+# A membrane is small; a weight delta can be as large as the model.
+MAX_BYTES = {"membrane": 2 * 1024**3, "delta": 64 * 1024**3}
+KINDS = {"membrane": "a membrane", "delta": "a weight delta", "sampler": "a sampler"}
+# what version 0.1 called its methods
+_LOOPS = {"membrane": "spm", "authors": "spm-published"}
+
+
+def save(erasure: Erasure, path: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+    """Write an erasure as one safetensors file and return its path.
+
+    A membrane is written in the layout that the tools of its denoiser read; a weight delta has its tensors under the
+    names of the weights. The same erasure always gives the same bytes. An existing file is replaced whole or not at
+    all.
+
+    Args:
+        dtype: precision of the stored tensors, float16, bfloat16 or float32; the erasure's own by default.
+
+    Raises:
+        MembraneFileError: the name does not end in .safetensors, or this erasure cannot be stored.
+    """
+    path = check_name(Path(path))
+    card = erasure.card
+    if card.kind != erasure.kind:
+        raise MembraneFileError(
+            f"{path}: {card.title!r} is {KINDS[erasure.kind]}, but its card says that it is {KINDS[card.kind]}."
+        )
+    if isinstance(erasure, Membrane):
+        tensors, metadata = lora.tensors_of(path, erasure, dtype), lora.metadata_of(erasure, path.stem)
+    elif isinstance(erasure, WeightDelta):
+        tensors, metadata = weight_delta.tensors_of(path, erasure, dtype), weight_delta.metadata_of(path, erasure)
+    else:
+        raise MembraneFileError(
+            f"{path}: {card.title!r} is {KINDS[erasure.kind]}, which has no tensors and cannot be stored in a file; "
+            "files hold membranes and weight deltas."
+        )
+    return container.write(path, tensors, {"format": "pt", CARD_KEY: _card_text(path, card), **metadata})
+
+
+def load(path: str | Path, layers: Iterable[str] | None = None) -> Erasure:
+    """Read an erasure from a safetensors file.
+
+    In a LoRA, a scale alpha / rank other than 1 is folded into up.
+
+    Args:
+        layers: the model's erasable layers. They are needed for LoRAs of other tools whose layers are not named as in
+            a diffusers UNet, and checked for all LoRAs of other tools.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MembraneFileError: the file is not a sound erasure; nothing in it is ever executed.
+    """
+    path = Path(path)
+    tensors, metadata = container.read(path, lambda size, metadata: check_size(path, size, metadata))
+    card = _card(path, metadata)
+    if card is None:
+        return lora.foreign_membrane(path, tensors, metadata, layers)
+    if card.kind == "membrane":
+        return lora.own_membrane(path, tensors, metadata, card)
+    if card.kind == "delta":
+        return weight_delta.delta_of(path, tensors, metadata, card)
+    raise MembraneFileError(f"{path}: its card says that it is {KINDS[card.kind]}, which no file can hold.")
+
+
+def load_membrane(path: str | Path, layers: Iterable[str] | None = None) -> Membrane:
+    """Read a membrane from a safetensors file, see `load`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MembraneFileError: the file is not a sound membrane.
+    """
+    erasure = load(path, layers)
+    if not isinstance(erasure, Membrane):
+        raise MembraneFileError(f"{path}: this is {KINDS[erasure.kind]}, and only a membrane can be used here.")
+    return erasure
+
+
+def check_size(where: str | Path, size: int, metadata: Mapping[str, str]) -> None:
+    """Check that a file is not larger than its kind of erasure can be.
+
+    Args:
+        where: what to call the file in messages.
+        size: bytes of the file.
+        metadata: the metadata in its header.
+
+    Raises:
+        MembraneFileError: it is larger, or its card cannot be read.
+    """
+    card = _card(where, metadata)
+    kind = "delta" if card is not None and card.kind == "delta" else "membrane"
+    if size > MAX_BYTES[kind]:
+        raise MembraneFileError(
+            f"{where}: {size:,} bytes are more than {KINDS[kind]} can have ({MAX_BYTES[kind]:,}); this is another kind "
+            "of file."
+        )
+
+
+def _card_text(path: Path, card: Card) -> str:
+    try:
+        return json.dumps(card.model_dump(mode="json"), sort_keys=True, allow_nan=False)
+    except ValueError:
+        raise MembraneFileError(f"{path}: the card of {card.title!r} has numbers that are not finite.") from None
+
+
+def _card(where: str | Path, metadata: Mapping[str, str]) -> Card | None:
+    text = metadata.get(CARD_KEY)
+    if text is None:
+        return None
+    try:
+        card = Card.model_validate(_upgraded(json.loads(text)))
+        # A gate with such a threshold would never open.
+        json.dumps(card.model_dump(), allow_nan=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = ".".join(str(part) for part in first["loc"]) or "JSON"
+        raise _unreadable(where, f"{found}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(where, str(error)) from None
+    return card
+
+
+def _unreadable(where: str | Path, why: str) -> MembraneFileError:
+    return MembraneFileError(
+        f"{where}: its card cannot be read ({why}); the file is damaged, or was written by a newer semiperm."
+    )
+
+
+def _upgraded(facts: Any) -> Any:
+    """Return the fields of a card of version 0.1, which had one concept and a recipe, under their names now."""
+    if not isinstance(facts, dict) or "concept" not in facts or "concepts" in facts:
+        return facts
+    facts = {**facts, "concepts": [facts["concept"]]}
+    del facts["concept"]
+    settings = facts.pop("recipe", None)
+    if isinstance(settings, dict) and settings:
+        facts["method"] = _LOOPS.get(str(settings.get("loop")), "")
+        facts["settings"] = {name: value for name, value in settings.items() if name != "loop"}
+    return facts
