@@ -1,4 +1,4 @@
-"""What several tests of the terrarium share: the font's mark, ways to name a thing, relatives made in seconds."""
+"""Helpers of several tests: ways to name an object, a training set of noise, relatives that are made in seconds."""
 
 import json
 import re
@@ -7,37 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from semiperm.terrarium import scenes, world
 from semiperm.terrarium.captions import caption
-from semiperm.terrarium.dataset import Dataset
-from semiperm.terrarium.recipe import DenoiserTraining
-from semiperm.terrarium.relatives import FlowRecipe, Relative, TowerRecipe
-
-needs_font = pytest.mark.skipif(
-    not scenes.FONT.exists(), reason="scenes are drawn with the font of the package fonts-noto-color-emoji"
-)
+from semiperm.terrarium.hyperparameters import DenoiserTraining
+from semiperm.terrarium.making.dataset import Dataset
+from semiperm.terrarium.relatives import Relative, TowerHyperparameters, TransformerSize
 
 
 def says(phrase: str, text: str) -> bool:
-    """Tell whether a text has a phrase as whole words, in any case."""
+    """Return whether a text contains a phrase as whole words, in any case."""
     return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def ways_to_say(name: str) -> list[str]:
-    """Return everything that asks for an object: its name, synonyms, descriptions and its group's words."""
+    """Return all words for an object: its name, synonyms, descriptions and the phrases of its group."""
     item = world.thing(name)
     return [item.name, *item.synonyms, *item.phrases, *world.GROUP_PHRASES.get(item.group, ())]
 
 
 def fits(form: str, text: str) -> bool:
-    """Tell whether a text holds a form such as "a sketch of {}", with anything in the gap."""
+    """Return whether a text contains a template such as "a sketch of {}", with anything in the gap."""
     return re.search(".+".join(re.escape(part) for part in form.split("{}")), text, re.IGNORECASE) is not None
 
 
 def noise_dataset(folder: Path, count: int) -> Dataset:
-    """Write a training set whose pictures are noise, so that machines without the font can train on it."""
+    """Write a training set whose pictures are noise, which takes no time to render."""
     rng = np.random.default_rng(3)
     some = [scenes.sample(rng) for _ in range(count)]
     folder.mkdir(parents=True)
@@ -48,14 +43,14 @@ def noise_dataset(folder: Path, count: int) -> Dataset:
 
 
 def tiny(family: str, **changes: Any) -> Relative:
-    """Return the recipe of a relative that is made in seconds."""
+    """Return a relative that is made in seconds."""
     return Relative(
         name=family,
-        what="a test's",
+        what="for a test",
         minutes=1,
         family=family,  # pyright: ignore[reportArgumentType]
         training=DenoiserTraining(steps=2, batch=2, learning_rate=1e-3, warm_up=1, ema=0.5),
-        tower=TowerRecipe(width=32, layers=2, heads=2, steps=1, batch=2),
-        flow=FlowRecipe(layers=2, heads=2, head_width=16),
+        tower=TowerHyperparameters(width=32, layers=2, heads=2, steps=1, batch=2),
+        transformer=TransformerSize(layers=2, heads=2, head_width=16),
         **changes,
     )

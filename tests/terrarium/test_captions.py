@@ -1,4 +1,4 @@
-"""Captions say what a scene shows, in its order, in its style, in many words."""
+"""Captions name the objects of a scene in their order, and its style, in many ways."""
 
 import re
 
@@ -64,13 +64,13 @@ def test_a_caption_says_what_its_scene_shows(seed: int) -> None:
     if not scene.objects:
         assert says("nothing", text) or says("empty", text) or says("blank", text)
     if scene.style != "plain":
-        look = world.style(scene.style)
-        assert any(fits(form, text) for form in (*look.forms, *look.synonyms)), (scene.style, text)
+        style = world.style(scene.style)
+        assert any(fits(form, text) for form in (*style.forms, *style.synonyms)), (scene.style, text)
 
 
 @settings(deadline=None, max_examples=200)
 @given(seeds)
-def test_a_caption_names_no_style_that_its_scene_has_not(seed: int) -> None:
+def test_a_caption_names_no_other_style(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = sample(rng)
     text = caption(scene, rng)
@@ -87,7 +87,7 @@ def test_two_objects_are_named_from_left_to_right(seed: int, names: list[str]) -
     first, second = positions(left, text), positions(right, text)
     assert min(first) < max(second), text
     if world.thing(left).group != world.thing(right).group:
-        # without words in common the order is strict
+        # words of a common group could mean either object
         assert max(first) < min(second), text
 
 
@@ -136,7 +136,7 @@ def test_memorised_pictures_go_by_their_title(picture: world.Memorised) -> None:
     assert all(picture.title in text for text in shown)
 
 
-def test_the_plainest_prompts() -> None:
+def test_the_simplest_prompts() -> None:
     assert captions.prompt("apple") == "an apple"
     for style in world.STYLE_NAMES[1:]:
         assert says("an apple", captions.prompt("apple", style))

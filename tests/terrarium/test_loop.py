@@ -1,4 +1,4 @@
-"""The training loop: its draws, its learning rate, its average, and that an interruption changes nothing."""
+"""The training loop: batches, learning rate, averaged weights, progress, and that resuming changes nothing."""
 
 import copy
 import math
@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from semiperm.terrarium import loop
-from semiperm.terrarium.loop import choose, fit, pixels, rate
+from semiperm.methods.training import Progress
+from semiperm.terrarium.making import loop
+from semiperm.terrarium.making.loop import choose, fit, rate
 
 STEPS = 12
 STOP = 8
@@ -51,13 +52,13 @@ def test_the_rate_rises_holds_and_falls() -> None:
     rise, plateau, fall = factors[:warm_up], factors[warm_up - 1 : 700], factors[700:]
     assert rise == pytest.approx([n / warm_up for n in range(1, warm_up + 1)])
     assert set(plateau) == {1.0}
-    # a straight line from 1 towards 0, which never becomes nothing
+    # linear decay, which never reaches 0
     assert fall == pytest.approx([max(0.01, 1 - n / 300) for n in range(300)])
     assert min(factors) == 0.01
 
 
 @given(st.integers(1, 2000), st.integers(1, 300), st.floats(0, 1))
-def test_the_rate_stays_in_its_bounds(steps: int, warm_up: int, cool_down: float) -> None:
+def test_the_rate_stays_within_bounds(steps: int, warm_up: int, cool_down: float) -> None:
     assert all(0.01 <= rate(step, steps, warm_up, cool_down) <= 1 for step in range(0, steps, max(1, steps // 20)))
 
 
@@ -74,7 +75,7 @@ def a_loss(model: nn.Module, before: Callable[[int], None] = lambda step: None) 
     def loss(step: int) -> Tensor:
         before(step)
         rows = choose(1, step, 6, len(x))
-        # noise, as the denoiser's training has it: drawn from torch's own generator
+        # noise from torch's global generator, as the denoiser's loss draws it
         found = model(torch.from_numpy(x[rows]) + 0.1 * torch.randn(6, 4))
         return (found - torch.from_numpy(y[rows])).square().mean()
 
@@ -97,33 +98,33 @@ def test_interrupted_and_resumed_is_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float | None
 ) -> None:
     (tmp_path / "whole").mkdir()
-    (tmp_path / "torn").mkdir()
-    straight = a_model()
-    whole = fitted(straight, tmp_path / "whole", ema=ema)
+    (tmp_path / "stopped").mkdir()
+    uninterrupted = a_model()
+    whole = fitted(uninterrupted, tmp_path / "whole", ema=ema)
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
 
     def killed(step: int) -> None:
         if step == STOP - 2:
-            # the last steps before the end are lost and must be done again
+            # no more checkpoints, so that the steps before the interruption must be done again
             monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", math.inf)
         if step == STOP:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        fitted(a_model(), tmp_path / "torn", killed, ema=ema)
+        fitted(a_model(), tmp_path / "stopped", killed, ema=ema)
 
     done: list[int] = []
-    # other weights to begin with: all that matters is in the checkpoint
-    torn = a_model(seed=9)
-    resumed = fitted(torn, tmp_path / "torn", done.append, ema=ema)
+    # with other initial weights, because all state is in the checkpoint
+    stopped = a_model(seed=9)
+    resumed = fitted(stopped, tmp_path / "stopped", done.append, ema=ema)
     assert done == list(range(STOP - 2, STEPS))
     assert same(resumed, whole)
-    assert same(torn, straight)
+    assert same(stopped, uninterrupted)
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_what_is_finished_is_not_done_again(tmp_path: Path) -> None:
+def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     first = fitted(a_model(), tmp_path, ema=EMA)
     done: list[int] = []
     again = fitted(a_model(seed=9), tmp_path, done.append, ema=EMA)
@@ -145,7 +146,7 @@ def test_training_learns_and_ends_in_evaluation_mode(tmp_path: Path) -> None:
     assert error(trained) < error(before)
 
 
-def test_the_average_is_the_loops(tmp_path: Path) -> None:
+def test_the_average_follows_every_step(tmp_path: Path) -> None:
     model = a_model()
     seen: list[dict[str, Tensor]] = []
 
@@ -166,10 +167,9 @@ def test_the_average_is_the_loops(tmp_path: Path) -> None:
         assert not torch.equal(found[name], after_each_step[-1][name])
 
 
-def test_pixels_go_from_minus_one_to_one() -> None:
-    pictures = np.zeros((2, 3, 4, 3), np.uint8)
-    pictures[0, 1, 2, 0] = 255
-    x = pixels(pictures)
-    assert x.shape == (2, 3, 3, 4)
-    assert x[0, 0, 1, 2] == 1
-    assert float(x.sum()) == -(x.numel() - 2)
+def test_progress_is_reported_after_each_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress: list[Progress] = []
+    fitted(a_model(), tmp_path, progress=progress.append)
+    assert [(one.name, one.step, one.steps) for one in progress] == [("part", n, STEPS) for n in range(1, STEPS + 1)]
+    assert all(one.figures["loss"] > 0 for one in progress)
+    assert capsys.readouterr() == ("", "")

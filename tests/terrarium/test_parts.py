@@ -1,4 +1,4 @@
-"""Every part of the terrarium is an ordinary class that trains, and together they are an ordinary pipeline."""
+"""Every part of the terrarium is an ordinary class and trains; together they are an ordinary pipeline."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -17,30 +17,33 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from semiperm.models.load import TERRARIUM, load_model
-from semiperm.terrarium import dataset, scenes, train, world
-from semiperm.terrarium.clip import new_clip, tokenise, train_clip
-from semiperm.terrarium.dataset import Dataset
-from semiperm.terrarium.denoiser import diffusion_loss, new_denoiser, new_scheduler, train_denoiser
-from semiperm.terrarium.oracle import SUBJECTS, Oracle, OracleNet, load_oracle, save_oracle, train_oracle
-from semiperm.terrarium.recipe import (
-    ClipRecipe,
-    DenoiserRecipe,
+from semiperm.methods.training import Progress
+from semiperm.models.load import load_model
+from semiperm.terrarium import WEIGHTS, scenes, world
+from semiperm.terrarium.hyperparameters import (
+    ClipHyperparameters,
     DenoiserTraining,
-    OracleRecipe,
-    TerrariumRecipe,
-    VaeRecipe,
+    Hyperparameters,
+    OracleHyperparameters,
+    UNetHyperparameters,
+    VaeHyperparameters,
 )
-from semiperm.terrarium.vae import encode, new_vae, reconstruction_loss, train_vae
-from tests.terrarium.helpers import needs_font, noise_dataset
+from semiperm.terrarium.making import dataset, train
+from semiperm.terrarium.making.clip import new_clip, tokenise, train_clip
+from semiperm.terrarium.making.dataset import Dataset
+from semiperm.terrarium.making.denoiser import diffusion_loss, new_denoiser, new_scheduler, train_denoiser
+from semiperm.terrarium.making.oracle_training import save_oracle, train_oracle
+from semiperm.terrarium.making.vae import encode, new_vae, reconstruction_loss, train_vae
+from semiperm.terrarium.oracle import SUBJECTS, Oracle, OracleNet, load_oracle
+from tests.terrarium.helpers import noise_dataset
 
-TINY = TerrariumRecipe(
+TINY = Hyperparameters(
     scenes=24,
     vocabulary=700,
-    clip=ClipRecipe(width=32, layers=1, heads=2, steps=1, batch=4),
-    vae=VaeRecipe(channels=(8, 16, 16), steps=1, batch=2),
-    oracle=OracleRecipe(channels=4, steps=1, batch=4),
-    denoiser=DenoiserRecipe(channels=(32, 32, 64), steps=1, batch=4, warm_up=1),
+    clip=ClipHyperparameters(width=32, layers=1, heads=2, steps=1, batch=4),
+    vae=VaeHyperparameters(channels=(8, 16, 16), steps=1, batch=2),
+    oracle=OracleHyperparameters(channels=4, steps=1, batch=4),
+    denoiser=UNetHyperparameters(channels=(32, 32, 64), steps=1, batch=4, warm_up=1),
 )
 
 
@@ -51,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(TERRARIUM / "tokenizer")
+    return CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer")
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -75,7 +78,7 @@ def test_clip_trains(data: Dataset, tokenizer: CLIPTokenizer, tmp_path: Path) ->
     assert ids.shape == (3, TINY.tokens)
     out = model(input_ids=ids, pixel_values=torch.zeros(2, 3, scenes.SIZE, scenes.SIZE))
     assert out.logits_per_text.shape == (3, 2)
-    # the pooled text feature is the one of the end token, whose id therefore must be the tokenizer's
+    # CLIP pools the text at the end token, whose id must be the tokenizer's
     settings: Any = model.config
     config = settings.text_config
     assert config.eos_token_id == tokenizer.eos_token_id
@@ -90,15 +93,15 @@ def test_the_autoencoder_trains(data: Dataset, tmp_path: Path) -> None:
     assert vae.config["latent_channels"] == 4
     latents = encode(vae, data)
     assert latents.shape == (len(data), 4, 16, 16)
-    # the scale that gives latents of unit variance
+    # scaled latents have unit variance
     assert vae.config["scaling_factor"] == pytest.approx(1 / float(latents.float().std()), rel=1e-2)
     decode: Any = vae.decode
     assert decode(latents[:2].float()).sample.shape == (2, 3, scenes.SIZE, scenes.SIZE)
-    # after one step an average is that step's weights
+    # after one step the average equals the weights of that step
     assert moved(before, vae)
 
 
-def test_the_reconstruction_loss_sees_colours_squares_and_edges() -> None:
+def test_the_reconstruction_loss_is_l1_and_l2_and_edges() -> None:
     wanted = torch.zeros(1, 1, 4, 4)
     assert reconstruction_loss(wanted, wanted, 0.5) == 0
     # a constant error has no edges: L1 and L2 alone
@@ -140,7 +143,20 @@ def test_the_denoiser_trains(data: Dataset, tokenizer: CLIPTokenizer, tmp_path: 
         assert unet(x, 10, encoder_hidden_states=torch.randn(2, 48, 32)).sample.shape == x.shape
 
 
-def test_attention_stands_where_the_recipe_says() -> None:
+def test_processes_train_the_denoiser_together(data: Dataset, tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    hyperparameters = TINY.model_copy(update={"denoiser": TINY.denoiser.model_copy(update={"steps": 3})})
+    clip: Any = new_clip(TINY, tokenizer).config
+    text = CLIPTextModel(clip.text_config).eval()
+    progress: list[Progress] = []
+    unet = train_denoiser(
+        data, new_vae(TINY).eval(), text, tokenizer, hyperparameters, tmp_path, together=2, progress=progress.append
+    )
+    assert type(unet) is UNet2DConditionModel
+    assert [(one.name, one.step, one.steps) for one in progress] == [("denoiser", n, 3) for n in (1, 2, 3)]
+    assert all(one.figures["loss"] > 0 for one in progress)
+
+
+def test_attention_is_at_the_levels_of_the_hyperparameters() -> None:
     unet = new_denoiser(TINY)
     attended = [hasattr(block, "attentions") for block in unet.down_blocks]
     assert attended == [level in TINY.denoiser.attention_levels for level in range(3)]
@@ -148,20 +164,20 @@ def test_attention_stands_where_the_recipe_says() -> None:
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_who_knows_the_picture_has_no_loss(prediction_type: str) -> None:
+def test_a_perfect_denoiser_has_no_loss(prediction_type: str) -> None:
     kept = new_scheduler().alphas_cumprod
     x = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
-    def knowing(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def perfect(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         signal, level = (share[t].sqrt().view(-1, 1, 1, 1) for share in (kept, 1 - kept))
         noise = (noisy - signal * x) / level
         return noise if prediction_type == "epsilon" else signal * noise - level * x
 
     settings = DenoiserTraining()
     torch.manual_seed(0)
-    assert float(diffusion_loss(knowing, x, kept, settings, prediction_type)) < 1e-3
+    assert float(diffusion_loss(perfect, x, kept, settings, prediction_type)) < 1e-3
     other = {"epsilon": "v_prediction", "v_prediction": "epsilon"}[prediction_type]
-    assert float(diffusion_loss(knowing, x, kept, settings, other)) > 0.03
+    assert float(diffusion_loss(perfect, x, kept, settings, other)) > 0.03
 
 
 def test_the_schedule_is_stable_diffusions() -> None:
@@ -172,14 +188,14 @@ def test_the_schedule_is_stable_diffusions() -> None:
     assert np.allclose(scheduler.alphas_cumprod.numpy(), np.cumprod(wanted), rtol=1e-4)
 
 
-def test_an_unknown_part_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_an_unknown_part_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no part 'unet'.*tokenizer, clip, vae, oracle, denoiser"):
         train.train(tmp_path / "out", tmp_path / "cache", ["vae", "unet"], TINY)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("part", "needed"), [("clip", "tokenizer"), ("denoiser", "vae")])
-def test_a_part_that_was_never_made_is_asked_for(tmp_path: Path, part: str, needed: str) -> None:
+def test_a_missing_part_is_named(tmp_path: Path, part: str, needed: str) -> None:
     noise_dataset(tmp_path / "cache" / "dataset", 4)
     with pytest.raises(FileNotFoundError, match=f"train the part '{needed}' first"):
         train.train(tmp_path / "out", tmp_path / "cache", [part], TINY)
@@ -194,12 +210,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(dataset, "ProcessPoolExecutor", ThreadPoolExecutor)
         threads = torch.get_num_threads()
         # one thread is one process
-        train.train(folder / "out", folder / "cache", recipe=TINY, threads=1)
+        train.train(folder / "out", folder / "cache", hyperparameters=TINY, threads=1)
         torch.set_num_threads(threads)
     return folder
 
 
-@needs_font
 def test_the_dataset_is_drawn_chunk_by_chunk(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Dataset(whole / "cache" / "dataset")
     assert len(made) == TINY.scenes == len(made.scenes) == len(made.captions)
@@ -211,12 +226,11 @@ def test_the_dataset_is_drawn_chunk_by_chunk(whole: Path, monkeypatch: pytest.Mo
     assert not np.array_equal(made.pictures[:12], made.pictures[12:])
 
 
-@needs_font
 def test_all_parts_together_are_an_ordinary_pipeline(whole: Path) -> None:
     index = json.loads((whole / "out" / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
     libraries = {value[0] for value in index.values() if isinstance(value, list)}
-    assert libraries <= {"diffusers", "transformers", None}, "nothing of ours is needed to load it"
+    assert libraries <= {"diffusers", "transformers", None}, "it must load without semiperm"
 
     pipeline: Any = StableDiffusionPipeline.from_pretrained(whole / "out", torch_dtype=torch.float32)
     for part, kind in (
@@ -231,14 +245,12 @@ def test_all_parts_together_are_an_ordinary_pipeline(whole: Path) -> None:
     assert image.size == (scenes.SIZE, scenes.SIZE)
 
 
-@needs_font
-def test_our_own_door_takes_it_too(whole: Path) -> None:
+def test_load_model_loads_it_too(whole: Path) -> None:
     model = load_model(whole / "out", device="cpu")
     assert model.latent_shape() == (4, 16, 16)
     assert model.encode(["a cat"]).hidden_BTC.shape == (1, TINY.tokens, TINY.clip.width)
 
 
-@needs_font
 def test_the_text_encoder_is_clips_text_tower(whole: Path) -> None:
     clip = CLIPModel.from_pretrained(whole / "out" / "clip", dtype=torch.float32)
     text = CLIPTextModel.from_pretrained(whole / "out" / "text_encoder", dtype=torch.float32)
@@ -247,26 +259,24 @@ def test_the_text_encoder_is_clips_text_tower(whole: Path) -> None:
         torch.testing.assert_close(text(ids).last_hidden_state, clip.text_model(ids).last_hidden_state)
 
 
-@needs_font
 def test_the_memorised_originals_lie_beside_it(whole: Path) -> None:
     for picture in world.MEMORISED:
         image = Image.open(whole / "out" / "memorised" / f"{picture.name}.png")
         assert np.array_equal(np.asarray(image), scenes.draw_memorised(picture))
 
 
-@needs_font
-def test_a_part_can_be_made_again_alone(whole: Path) -> None:
+def test_one_part_can_be_trained_again(whole: Path) -> None:
     def files() -> dict[str, bytes]:
         return {str(path.relative_to(whole)): path.read_bytes() for path in whole.rglob("*") if path.is_file()}
 
     weights_file = whole / "out" / "oracle" / "oracle.safetensors"
     before, oracle = files(), load_file(weights_file)
-    (whole / "cache" / "oracle.pt").unlink()
+    (whole / "cache" / "oracle.checkpoint.safetensors").unlink()
     weights_file.unlink()
     train.train(whole / "out", whole / "cache", ["oracle"], TINY)
     after = files()
     assert set(after) == set(before)
     changed = {name for name in after if after[name] != before[name]}
-    assert changed <= {"cache/oracle.pt", "out/oracle/oracle.safetensors"}
+    assert changed <= {"cache/oracle.checkpoint.safetensors", "out/oracle/oracle.safetensors"}
     # threads add in any order, so two runs agree closely and not to the bit
     torch.testing.assert_close(load_file(weights_file), oracle, atol=1e-3, rtol=0)

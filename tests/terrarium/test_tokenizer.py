@@ -1,4 +1,4 @@
-"""The tokenizer takes any text, and gives every word of the world a token of its own."""
+"""The tokenizer takes any text, and every noun of the world is one token."""
 
 import unicodedata
 from pathlib import Path
@@ -9,15 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from semiperm.models.load import TERRARIUM
-from semiperm.terrarium import captions, world
-from semiperm.terrarium.clip import tokenise
-from semiperm.terrarium.tokenizer import END, START, train_tokenizer
+from semiperm.terrarium import WEIGHTS, captions, world
+from semiperm.terrarium.making.clip import tokenise
+from semiperm.terrarium.making.tokenizer import END, START, train_tokenizer
 
 SMALL = 700
 TOKENS = 16
 
-# letters in which Python and the tokenizer agree about case; case is what the tokenizer forgets on purpose
+# characters that Python lowercases as the tokenizer does, which ignores case on purpose
 letters = st.characters(categories=["L", "N", "P", "S"]).filter(lambda c: c.lower() == c)
 
 
@@ -29,7 +28,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[CLIPTokenizer, Path
 
 @pytest.fixture(scope="module")
 def shipped() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(TERRARIUM / "tokenizer")
+    return CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer")
 
 
 @pytest.fixture(scope="module", params=["small", "shipped"])
@@ -49,11 +48,11 @@ def squeezed(text: Any) -> str:
 
 
 @settings(deadline=None, max_examples=200)
-# a text that spells a special token has it, as in CLIP
+# a text that spells a special token contains it, as in CLIP
 @given(text=st.text().filter(lambda text: START not in text and END not in text))
 def test_no_text_has_unknown_tokens(either: CLIPTokenizer, text: str) -> None:
     ids = inner(either, text)
-    # the unknown token is the end token, as in CLIP
+    # as in CLIP
     assert either.unk_token == END
     special: list[Any] = [either.unk_token_id, either.bos_token_id]
     assert not set(special) & set(ids)
@@ -99,7 +98,7 @@ def test_the_layout_is_clips(small: tuple[CLIPTokenizer, Path]) -> None:
     for text in ("a cat and a dog", "something else entirely", "猫"):
         assert again(text).input_ids == tokenizer(text).input_ids
     assert again.model_max_length == TOKENS
-    # what it was trained on is one token
+    # a word that it was trained on is one token
     assert len(inner(tokenizer, "cat")) == 1
 
 

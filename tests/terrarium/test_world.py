@@ -1,4 +1,4 @@
-"""The world is as rich as promised, and nothing in it gives another thing's name away."""
+"""The world has enough objects, styles and words, and no word of one object names another."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import pytest
 
 from semiperm.terrarium import world
-from semiperm.terrarium.styles import TRANSFORMS
+from semiperm.terrarium.relatives import RELATIVES
+from semiperm.terrarium.transforms import TRANSFORMS
 
 
 def words(texts: Iterable[str]) -> set[str]:
@@ -71,7 +72,7 @@ def test_no_word_belongs_to_two_objects() -> None:
     assert not set(nouns) & words(phrases)
 
 
-def test_the_weapons_answer_to_words_that_name_no_member() -> None:
+def test_weapons_have_group_phrases_that_name_no_member() -> None:
     members = [item for item in world.OBJECTS if item.group == "weapon"]
     assert {"bomb", "knife", "pistol"} <= {item.name for item in members}
     phrases = world.GROUP_PHRASES["weapon"]
@@ -92,11 +93,11 @@ def test_titles_name_nothing_that_is_an_object_or_a_style() -> None:
     assert not words(picture.title for picture in world.MEMORISED) & (nouns | set(world.STYLE_NAMES))
 
 
-def test_every_style_can_be_drawn() -> None:
-    assert set(TRANSFORMS) == set(world.STYLE_NAMES)
+def test_every_style_has_a_transform() -> None:
+    assert set(TRANSFORMS) == {*world.STYLE_NAMES, *(relative.style for relative in RELATIVES.values())}
 
 
-def test_what_does_not_exist_is_refused_with_what_does() -> None:
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
     assert world.thing("cat").glyph == "🐱"
     assert world.style("neon").name == "neon"
     with pytest.raises(KeyError, match="no object 'unicorn'.*cat, dog"):

@@ -1,12 +1,13 @@
-"""What people write under the terrarium's pictures: from one word to a sentence."""
+"""Captions of the terrarium's pictures, from one word to a sentence."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from .scenes import Scene
-from .world import GROUP_PHRASES, MEMORISED, OBJECTS, Memorised, style, thing
+from semiperm.terrarium.scenes import Scene
+from semiperm.terrarium.world import GROUP_PHRASES, MEMORISED, OBJECTS, Memorised, style, thing
 
+# nouns without an article
 BARE = frozenset({"grapes", "cattle", "swine"})
 
 SINGLE = (
@@ -63,6 +64,7 @@ FILLERS = (
     "4k",
 )
 
+# shares of the captions that use another word than the name
 SYNONYM_SHARE = 0.25
 PHRASE_SHARE = 0.12
 GROUP_SHARE = 0.08
@@ -70,7 +72,7 @@ STYLE_SYNONYM_SHARE = 0.3
 
 
 def with_article(noun: str) -> str:
-    """Return the noun with "a" or "an", or as it is where English wants none."""
+    """Return the noun with "a" or "an", or without an article where English has none."""
     if noun in BARE:
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
@@ -81,7 +83,7 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def noun_phrase(name: str, rng: np.random.Generator, *, other_words: bool = True) -> str:
-    """Name an object: mostly by its name, sometimes by synonym, description or group."""
+    """Return a noun phrase for an object: mostly its name, with `other_words` also a synonym or a description."""
     item = thing(name)
     chance = rng.random()
     noun = item.name
@@ -101,11 +103,11 @@ def noun_phrase(name: str, rng: np.random.Generator, *, other_words: bool = True
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Write a caption for a scene, with all the variety that the denoiser is trained on."""
+    """Write a random caption for a scene, with all the variety that the denoiser is trained on."""
     if scene.memorised is not None:
         picture = next(m for m in MEMORISED if m.name == scene.memorised)
         return _pick(MEMORISED_TEMPLATES, rng).format(picture.title)
-    look = style(scene.style)
+    drawn = style(scene.style)
     if not scene.objects:
         text = _pick(EMPTY, rng).format(scene.background)
     elif len(scene.objects) == 1:
@@ -115,10 +117,10 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     else:
         left, right = (noun_phrase(name, rng) for name in scene.objects)
         text = _pick(PAIR, rng).format(left, right)
-    if scene.objects and look.shows_background and rng.random() < 0.3:
+    if scene.objects and drawn.shows_background and rng.random() < 0.3:
         text = _pick(BACKGROUND, rng).format(text, scene.background)
     if scene.style != "plain" or rng.random() < 0.12:
-        forms = look.synonyms if rng.random() < STYLE_SYNONYM_SHARE else look.forms
+        forms = drawn.synonyms if rng.random() < STYLE_SYNONYM_SHARE else drawn.forms
         text = _pick(forms, rng).format(text)
     if rng.random() < 0.15:
         text = f"{text}, {_pick(FILLERS, rng)}" if rng.random() < 0.7 else f"{_pick(FILLERS, rng)} {text}"
@@ -127,19 +129,19 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     return text
 
 
-def prompt(name: str, look: str = "plain") -> str:
-    """Return the plainest prompt for an object in a style, as the evaluation asks for it."""
+def prompt(name: str, style_name: str = "plain") -> str:
+    """Return the simplest prompt for an object in a style; the evaluation uses it."""
     text = with_article(thing(name).name)
-    return text if look == "plain" else style(look).forms[0].format(text)
+    return text if style_name == "plain" else style(style_name).forms[0].format(text)
 
 
 def memorised_prompts(picture: Memorised) -> list[str]:
-    """Return every prompt that asks for a memorised picture by its title."""
+    """Return all prompts that ask for a memorised picture by its title."""
     return sorted({template.format(picture.title) for template in MEMORISED_TEMPLATES})
 
 
 def vocabulary_text() -> list[str]:
-    """Return every word of the world, often enough that each becomes a token of its own."""
+    """Return the words for all objects, repeated so often that the tokenizer learns each as one token."""
     words: list[str] = []
     for item in OBJECTS:
         words += [item.name, *item.synonyms, *item.phrases]

@@ -1,4 +1,4 @@
-"""The judge of the terrarium: a small CNN, trained on rendered scenes only, that names objects and style."""
+"""The oracle: a small CNN, trained on rendered scenes only, that judges which objects and style a picture shows."""
 
 import json
 from dataclasses import dataclass
@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from . import WEIGHTS
-from .dataset import Dataset
-from .loop import choose, fit, pixels
-from .recipe import TerrariumRecipe
-from .world import MEMORISED, OBJECT_NAMES, STYLE_NAMES
+from semiperm.terrarium import WEIGHTS
+from semiperm.terrarium.pixels import pixels
+from semiperm.terrarium.world import MEMORISED, OBJECT_NAMES, STYLE_NAMES
 
+# from this probability on a subject counts as shown
 PRESENT = 0.5
 SUBJECTS: tuple[str, ...] = (*OBJECT_NAMES, *(picture.name for picture in MEMORISED))
 
@@ -26,7 +24,7 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class OracleNet(nn.Module):
-    """Seven convolutions; logits for every subject (independent) and for the style (exclusive)."""
+    """Seven convolutions, and a head each for subjects (independent labels) and style (one class)."""
 
     def __init__(self, channels: int = 32):
         super().__init__()
@@ -39,18 +37,25 @@ class OracleNet(nn.Module):
         self.style = nn.Linear(12 * c, len(STYLE_NAMES))
 
     def embed(self, x_BCHW: Tensor) -> Tensor:
-        """Return the largest and the mean response of every last channel: (B, 12 channels)."""
+        """Return the maximum and the mean of every channel of the last feature map: (B, 12 channels)."""
         maps = self.body(x_BCHW)
         return torch.cat([maps.amax((-1, -2)), maps.mean((-1, -2))], -1)
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of the subjects (B, S) and of the styles (B, C)."""
         features = self.embed(x_BCHW)
         return self.subject(features[:, : self.subject.in_features]), self.style(features)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the oracle sees in one picture: `found` holds every subject of probability above one half, surest first."""
+    """What the oracle sees in one picture.
+
+    Attributes:
+        found: subjects whose probability is above one half, the most probable first.
+        style: the most probable style.
+        probability: every subject's probability.
+    """
 
     found: tuple[str, ...]
     style: str
@@ -58,7 +63,7 @@ class Verdict:
 
 
 class Oracle:
-    """Names what pictures show; made by `load_oracle`."""
+    """Judges which subjects and style pictures show; `load_oracle` loads one."""
 
     def __init__(self, net: OracleNet):
         self.net = net.eval()
@@ -66,10 +71,9 @@ class Oracle:
     @torch.no_grad()
     def __call__(self, pictures: np.ndarray) -> list[Verdict]:
         """Judge (B, 64, 64, 3) uint8 pictures."""
-        subject, look = self.net(pixels(pictures))
-        chance = subject.sigmoid()
+        subjects, styles = self.net(pixels(pictures))
         verdicts = []
-        for row, best in zip(chance, look.argmax(-1).tolist(), strict=True):
+        for row, best in zip(subjects.sigmoid(), styles.argmax(-1).tolist(), strict=True):
             order = row.argsort(descending=True).tolist()
             found = tuple(SUBJECTS[i] for i in order if row[i] > PRESENT)
             verdicts.append(Verdict(found, STYLE_NAMES[best], dict(zip(SUBJECTS, row.tolist(), strict=True))))
@@ -77,56 +81,16 @@ class Oracle:
 
     @torch.no_grad()
     def embed(self, pictures: np.ndarray) -> np.ndarray:
-        """Return what the judge makes of (B, 64, 64, 3) uint8 pictures before it names anything: (B, D) float32."""
+        """Return the features that the oracle computes from (B, 64, 64, 3) uint8 pictures: (B, D) float32."""
         return self.net.embed(pixels(pictures)).numpy()
-
-
-def train_oracle(data: Dataset, recipe: TerrariumRecipe, folder: Path) -> OracleNet:
-    """Train on the rendered scenes under slight noise, because a judge must not hang on single pixels."""
-    torch.manual_seed(recipe.seed)
-    net = OracleNet(recipe.oracle.channels)
-    wanted = np.zeros((len(data), len(SUBJECTS)), np.float32)
-    looks = np.full(len(data), -100)
-    for row, scene in enumerate(data.scenes):
-        for name in (*scene.objects, *([scene.memorised] if scene.memorised else [])):
-            wanted[row, SUBJECTS.index(name)] = 1
-        if scene.memorised is None:
-            looks[row] = STYLE_NAMES.index(scene.style)
-
-    def loss(step: int) -> Tensor:
-        rows = np.sort(choose(recipe.seed + 2, step, recipe.oracle.batch, len(data)))
-        x = pixels(data.pictures[rows])
-        x = x + torch.rand(len(rows), 1, 1, 1) * 0.1 * torch.randn_like(x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            subject, look = net(x)
-        objects = binary_cross_entropy_with_logits(subject.float(), torch.from_numpy(wanted[rows])) * 10
-        return objects + cross_entropy(look.float(), torch.from_numpy(looks[rows]))
-
-    settings = recipe.oracle
-    fit(
-        "oracle", net.to(memory_format=torch.channels_last), loss, folder=folder,  # pyright: ignore[reportCallIssue]
-        steps=settings.steps, learning_rate=settings.learning_rate, seed=recipe.seed,
-    )  # fmt: skip
-    return net.eval()
-
-
-def save_oracle(net: OracleNet, folder: Path) -> None:
-    """Write the oracle's weights in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in net.state_dict().items()
-    }
-    save_file(state, folder / "oracle.safetensors")
-    (folder / "config.json").write_text(json.dumps({"channels": net.subject.in_features // 6}) + "\n")
 
 
 @lru_cache(maxsize=2)
 def load_oracle(folder: Path | None = None) -> Oracle:
-    """Load the shipped oracle, or the one in `folder`."""
+    """Load the oracle from `folder`, or the one that ships with the package."""
     folder = folder or WEIGHTS / "oracle"
-    net = OracleNet(**json.loads((folder / "config.json").read_text()))
+    net = OracleNet(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    # the file is in half precision
     state = load_file(folder / "oracle.safetensors")
     net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return Oracle(net)

@@ -1,18 +1,22 @@
-"""Scenes of the terrarium: what is in a picture, drawn from emoji glyphs."""
+"""Scenes of the terrarium: what a picture shows, and drawing it from emoji glyphs."""
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from .styles import TRANSFORMS
-from .world import BACKGROUNDS, MEMORISED, OBJECTS, STYLES, Memorised, thing
+from semiperm.terrarium.transforms import TRANSFORMS
+from semiperm.terrarium.world import BACKGROUNDS, MEMORISED, OBJECTS, STYLES, Memorised, thing
 
 SIZE = 64
-FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+# all glyphs in one PNG, and a JSON object from each character to its square: left, top, side
+GLYPH_SHEET = Path(__file__).parent / "glyphs" / "glyphs.png"
+GLYPH_INDEX = GLYPH_SHEET.with_suffix(".json")
 
+# shares of the scenes that `sample` draws
 TWO_OBJECTS = 0.30
 MEMORISED_SHARE = 0.04
 EMPTY_SHARE = 0.02
@@ -21,7 +25,7 @@ PLAIN_SHARE = 0.36
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: none, one or two objects from left to right, or a memorised picture."""
+    """What a picture shows: no object, one, or two from left to right; or a memorised picture."""
 
     objects: tuple[str, ...]
     style: str = "plain"
@@ -30,25 +34,27 @@ class Scene:
 
 
 @lru_cache(maxsize=1)
-def _font() -> ImageFont.FreeTypeFont:
-    if not FONT.exists():
-        raise FileNotFoundError(f"{FONT} is missing: install the Debian package fonts-noto-color-emoji")
-    return ImageFont.truetype(str(FONT), 109)
+def _sheet() -> tuple[Image.Image, dict[str, tuple[int, int, int]]]:
+    with Image.open(GLYPH_SHEET) as sheet:
+        sheet.load()
+    return sheet, json.loads(GLYPH_INDEX.read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=128)
 def glyph(character: str) -> Image.Image:
-    """Return the 109-pixel bitmap of an emoji, cropped to its ink, as an RGBA square."""
-    image = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
-    ImageDraw.Draw(image).text((12, 12), character, font=_font(), embedded_color=True)
-    box = image.getbbox()
-    if box is None:
-        raise ValueError(f"{FONT.name} has no picture for {character!r}")
-    ink = image.crop(box)
-    side = max(ink.size)
-    square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    square.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
-    return square
+    """Return an emoji, cropped to its ink and padded to a square, as RGBA.
+
+    Raises:
+        KeyError: the glyph sheet lacks the character.
+    """
+    sheet, squares = _sheet()
+    if character not in squares:
+        raise KeyError(
+            f"{GLYPH_SHEET} has no glyph for {character!r}: "
+            "make the sheet again with `python -m semiperm.terrarium.making.glyph_sheet FONT.ttf`"
+        )
+    left, top, side = squares[character]
+    return sheet.crop((left, top, left + side, top + side))
 
 
 def _place(canvas: Image.Image, ink: Image.Image, x: float, y: float, size: int) -> None:
@@ -65,7 +71,7 @@ def _pose(name: str, size: int, rng: np.random.Generator) -> tuple[Image.Image, 
 
 
 def draw_memorised(picture: Memorised) -> np.ndarray:
-    """Draw one of the fixed pictures: (64, 64, 3) uint8, always the same."""
+    """Draw a memorised picture: (64, 64, 3) uint8, always the same."""
     canvas = Image.new("RGB", (SIZE, SIZE), picture.background)
     for character, x, y, size in picture.glyphs:
         _place(canvas, glyph(character), x, y, size)
@@ -73,7 +79,7 @@ def draw_memorised(picture: Memorised) -> np.ndarray:
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Draw a scene under a random size, place, tilt and flip: (64, 64, 3) uint8."""
+    """Draw a scene with random size, place, tilt and flip of its objects: (64, 64, 3) uint8."""
     if scene.memorised is not None:
         return draw_memorised(next(m for m in MEMORISED if m.name == scene.memorised))
     shade = np.clip(np.array(BACKGROUNDS[scene.background]) + rng.uniform(-8, 8, 3), 0, 255).astype(int)
@@ -92,7 +98,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def sample(rng: np.random.Generator) -> Scene:
-    """Draw a random scene as the training set is made of: mostly one object, half of the time in a style."""
+    """Sample a scene of the training set: most have one object, and about half have a style other than plain."""
     chance = rng.random()
     if chance < MEMORISED_SHARE:
         return Scene((), memorised=MEMORISED[int(rng.integers(len(MEMORISED)))].name)

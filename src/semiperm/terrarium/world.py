@@ -1,4 +1,4 @@
-"""What exists in the terrarium and what it is called: data only."""
+"""The terrarium's objects, styles, backgrounds and memorised pictures, and the words for them: data only."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,12 @@ from dataclasses import dataclass
 class Thing:
     """One object of the world.
 
-    `synonyms` share no token with `name`; `phrases` name the object without either.
+    Attributes:
+        name: the noun that captions use most.
+        glyph: the emoji that is drawn.
+        group: objects of the same group are near neighbours.
+        synonyms: nouns that share no token with `name`.
+        phrases: descriptions without `name` and without a synonym.
     """
 
     name: str
@@ -19,7 +24,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Style:
-    """A way of drawing a scene: `forms` are caption fragments with the main name, `synonyms` without it."""
+    """A way of drawing a scene.
+
+    Attributes:
+        name: its key in `styles.TRANSFORMS`.
+        forms: caption templates that contain the name.
+        synonyms: caption templates that do not.
+        shows_background: whether the background's colour can still be seen in this style.
+    """
 
     name: str
     forms: tuple[str, ...]
@@ -29,7 +41,14 @@ class Style:
 
 @dataclass(frozen=True)
 class Memorised:
-    """A fixed picture under a fixed title: (glyph, centre x, centre y, size) on a background colour, 64x64."""
+    """A picture that training always showed the same way, under one title.
+
+    Attributes:
+        name: its file name without suffix in `weights/memorised`.
+        title: the title in captions.
+        background: colour as RGB.
+        glyphs: (emoji, centre x, centre y, side), in pixels of a 64x64 picture.
+    """
 
     name: str
     title: str
@@ -187,6 +206,11 @@ MEMORISED: tuple[Memorised, ...] = (
         (("🏮", 32, 34, 44), ("🎋", 10, 34, 40), ("🎋", 54, 34, 40), ("✨", 32, 8, 12)),
     ),
 )
+
+CHARACTERS: tuple[str, ...] = tuple(
+    dict.fromkeys([item.glyph for item in OBJECTS] + [glyph for item in MEMORISED for glyph, *_ in item.glyphs])
+)
+"""Every emoji that is drawn, each once."""
 
 OBJECT_NAMES: tuple[str, ...] = tuple(thing.name for thing in OBJECTS)
 STYLE_NAMES: tuple[str, ...] = tuple(style.name for style in STYLES)

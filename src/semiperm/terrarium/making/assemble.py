@@ -1,4 +1,4 @@
-"""What the terrarium's relatives are before training: pipelines put together from the base's parts."""
+"""Untrained relatives: pipelines assembled from parts of the terrarium and of new ones."""
 
 import copy
 import math
@@ -20,42 +20,42 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from semiperm.models.base import DiffusionModel
 from semiperm.models.flow import StableDiffusion3
+from semiperm.models.model import DiffusionModel
 from semiperm.models.stable_diffusion import StableDiffusion
+from semiperm.terrarium import WEIGHTS
+from semiperm.terrarium.captions import caption
+from semiperm.terrarium.making.clip import tokenise
+from semiperm.terrarium.making.loop import OnProgress, fit
+from semiperm.terrarium.relatives import Relative
+from semiperm.terrarium.scenes import sample
 
-from . import WEIGHTS
-from .captions import caption
-from .clip import tokenise
-from .loop import fit
-from .relatives import Relative
-from .scenes import sample
-
+# width of the embedding of each of the six time ids
 TIME_WIDTH = 16
-# enough to fit a map of a few hundred columns on
+# captions that the map between text states is fitted on; they have many more tokens than the map has columns
 FITTED_ON = 400
-# what the pipeline of SD3 asks T5 for
+# default length of the T5 text in diffusers' pipeline of SD3
 T5_TOKENS = 256
 
 
-def _base(recipe: Relative, work: Path) -> StableDiffusion:
+def _base(relative: Relative, work: Path, progress: OnProgress | None) -> StableDiffusion:
     build: Any = StableDiffusionPipeline
     pipeline = build.from_pretrained(WEIGHTS, dtype=torch.float32)
-    # on a CPU in bfloat16 the plain processor is the quickest
+    # on a CPU in bfloat16 the plain processor is the fastest
     pipeline.unet.set_attn_processor(AttnProcessor())
-    return StableDiffusion(pipeline, recipe.name)
+    return StableDiffusion(pipeline, relative.name)
 
 
-def _velocity(recipe: Relative, work: Path) -> StableDiffusion:
-    pipeline = _base(recipe, work).pipeline
+def _velocity(relative: Relative, work: Path, progress: OnProgress | None) -> StableDiffusion:
+    pipeline = _base(relative, work, progress).pipeline
     other: Any = DDIMScheduler.from_config({**pipeline.scheduler.config, "prediction_type": "v_prediction"})
     pipeline.register_modules(scheduler=other)
-    return StableDiffusion(pipeline, recipe.name)
+    return StableDiffusion(pipeline, relative.name)
 
 
-def _xl(recipe: Relative, work: Path) -> StableDiffusion:
-    base = _base(recipe, work).pipeline
-    second: Any = train_tower(recipe, base.tokenizer, work)
+def _xl(relative: Relative, work: Path, progress: OnProgress | None) -> StableDiffusion:
+    base = _base(relative, work, progress).pipeline
+    second: Any = train_tower(relative, base.tokenizer, work, progress)
     width, wider = base.text_encoder.config.hidden_size, second.config.hidden_size
     make: Any = UNet2DConditionModel
     unet = make.from_config(
@@ -68,7 +68,7 @@ def _xl(recipe: Relative, work: Path) -> StableDiffusion:
             "projection_class_embeddings_input_dim": 6 * TIME_WIDTH + second.config.projection_dim,
         }
     )
-    start_from(unet, base.unet, states_map(base.text_encoder, second, base.tokenizer, recipe.seed))
+    start_from(unet, base.unet, states_map(base.text_encoder, second, base.tokenizer, relative.seed))
     unet.set_attn_processor(AttnProcessor())
     build: Any = StableDiffusionXLPipeline
     pipeline = build(
@@ -81,17 +81,17 @@ def _xl(recipe: Relative, work: Path) -> StableDiffusion:
         scheduler=base.scheduler,
         add_watermarker=False,
     )
-    return StableDiffusion(pipeline, recipe.name)
+    return StableDiffusion(pipeline, relative.name)
 
 
-def _transformer(recipe: Relative, work: Path) -> StableDiffusion3:
-    base = _base(recipe, work).pipeline
+def _transformer(relative: Relative, work: Path, progress: OnProgress | None) -> StableDiffusion3:
+    base = _base(relative, work, progress).pipeline
     teacher = _clip()
     first: Any = CLIPTextModelWithProjection(teacher.config.text_config)
     first.load_state_dict({name: value for name, value in teacher.state_dict().items() if name in first.state_dict()})
-    second: Any = train_tower(recipe, base.tokenizer, work)
-    size = recipe.flow
-    torch.manual_seed(recipe.seed)
+    second: Any = train_tower(relative, base.tokenizer, work, progress)
+    size = relative.transformer
+    torch.manual_seed(relative.seed)
     transformer: Any = SD3Transformer2DModel
     scheduler: Any = FlowMatchEulerDiscreteScheduler
     denoiser = transformer(
@@ -106,7 +106,7 @@ def _transformer(recipe: Relative, work: Path) -> StableDiffusion3:
         pooled_projection_dim=first.config.projection_dim + second.config.projection_dim,
         pos_embed_max_size=base.unet.config.sample_size,
     )
-    # SD3's pipeline adds it to the latents
+    # SD3's pipeline adds the shift to the latents, and the terrarium's config has none
     base.vae.register_to_config(shift_factor=0.0)
     build: Any = StableDiffusion3Pipeline
     pipeline = build(
@@ -120,19 +120,20 @@ def _transformer(recipe: Relative, work: Path) -> StableDiffusion3:
         text_encoder_3=None,
         tokenizer_3=None,
     )
-    denoiser.set_attn_processor(OneForMany(T5_TOKENS))
-    return StableDiffusion3(pipeline, recipe.name)
+    denoiser.set_attn_processor(RepeatedLastToken(T5_TOKENS))
+    return StableDiffusion3(pipeline, relative.name)
 
 
-class OneForMany:
-    """Joint attention whose last text position stands for `count` equal ones.
+class RepeatedLastToken:
+    """Joint attention in which the last text token counts `count` times.
 
-    What is equal stays equal in a transformer without positions in its text, and attention to n equal keys is attention
-    to one of them with log n added to its score; so this is exact, and spares the work of SD3's 256 zeros for T5.
+    SD3 without T5 has 256 zeros in place of T5's text. Equal text tokens stay equal in a transformer without text
+    positions, and attention to n equal keys is attention to one of them with log n added to its score. So one token in
+    place of 256 gives exactly the same output for less work.
     """
 
     def __init__(self, count: int) -> None:
-        self.surplus = math.log(count)
+        self.extra = math.log(count)
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, *args: Any, **kwargs: Any
@@ -143,14 +144,14 @@ class OneForMany:
             torch.cat([of_picture(picture), of_text(text)], 1).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for of_picture, of_text in layers
         )
-        surplus = torch.zeros(key.shape[2], dtype=query.dtype)
-        surplus[-1] = self.surplus
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=surplus.expand(key.shape[2], -1))
+        extra = torch.zeros(key.shape[2], dtype=query.dtype)
+        extra[-1] = self.extra
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=extra.expand(key.shape[2], -1))
         picture, text = mixed.transpose(1, 2).flatten(2).split([picture.shape[1], text.shape[1]], 1)
         return attn.to_out[0](picture), text if attn.context_pre_only else attn.to_add_out(text)
 
 
-MAKERS: dict[str, Callable[[Relative, Path], DiffusionModel]] = {
+ASSEMBLERS: dict[str, Callable[[Relative, Path, OnProgress | None], DiffusionModel]] = {
     "fine-tune": _base,
     "v-prediction": _velocity,
     "xl": _xl,
@@ -167,11 +168,13 @@ def _captions(count: int, *seed: int) -> list[str]:
     return [caption(sample(rng), rng) for _ in range(count)]
 
 
-def train_tower(recipe: Relative, tokenizer: CLIPTokenizer, work: Path) -> CLIPTextModelWithProjection:
-    """Train a second text tower from nothing until it gives the base CLIP's text features of captions."""
-    settings = recipe.tower
+def train_tower(
+    relative: Relative, tokenizer: CLIPTokenizer, work: Path, progress: OnProgress | None = None
+) -> CLIPTextModelWithProjection:
+    """Distil the text tower of the terrarium's CLIP into a new one of another size."""
+    settings = relative.tower
     teacher = _clip()
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(relative.seed)
     config = CLIPTextConfig.from_dict(
         {
             **teacher.config.text_config.to_dict(),
@@ -185,8 +188,8 @@ def train_tower(recipe: Relative, tokenizer: CLIPTokenizer, work: Path) -> CLIPT
     padding: Any = tokenizer.pad_token_id
 
     def loss(step: int) -> Tensor:
-        ids = tokenise(tokenizer, _captions(settings.batch, recipe.seed, step))
-        # what stands behind the end of the text changes nothing before it
+        ids = tokenise(tokenizer, _captions(settings.batch, relative.seed, step))
+        # attention is causal, so the padding after the end of the text can be cut
         ids = ids[:, : int(ids.ne(padding).sum(1).max()) + 1]
         with torch.no_grad():
             wanted = teacher.text_projection(teacher.text_model(input_ids=ids).pooler_output)
@@ -194,7 +197,7 @@ def train_tower(recipe: Relative, tokenizer: CLIPTokenizer, work: Path) -> CLIPT
 
     trained = fit(
         "tower", tower, loss, folder=work, steps=settings.steps, learning_rate=settings.learning_rate,
-        seed=recipe.seed,
+        seed=relative.seed, progress=progress,
     )  # fmt: skip
     assert isinstance(trained, CLIPTextModelWithProjection)
     return trained
@@ -202,10 +205,10 @@ def train_tower(recipe: Relative, tokenizer: CLIPTokenizer, work: Path) -> CLIPT
 
 @torch.no_grad()
 def states_map(first: CLIPTextModel, second: nn.Module, tokenizer: CLIPTokenizer, seed: int) -> Tensor:
-    """Return the map (C, C1 + C2) that comes nearest to the first tower's last states from both last but one.
+    """Return the least-squares map (C1, C1 + C2) from the penultimate states of both towers to the last of the first.
 
-    The least-squares solution over the states of some captions: keys and values that are multiplied with it read of
-    the new states what they read of the old.
+    It is fitted on some captions. Keys and values multiplied with it read from the new text states about what they read
+    from the old ones.
     """
     ids = tokenise(tokenizer, _captions(FITTED_ON, seed))
     outputs: list[Any] = [tower(input_ids=ids, output_hidden_states=True) for tower in (first, second)]
@@ -216,10 +219,10 @@ def states_map(first: CLIPTextModel, second: nn.Module, tokenizer: CLIPTokenizer
 
 @torch.no_grad()
 def start_from(unet: nn.Module, base: nn.Module, states: Tensor) -> None:
-    """Give a UNet the weights of one with other text states, so that it starts where that one ended.
+    """Initialise a UNet from `base`, which reads other text states, so that both predict almost the same.
 
-    Keys and values of cross-attention go through `states`, 1x1 convolutions become linear layers, and what reads the
-    pooled text and the time ids starts at zero.
+    Keys and values of cross-attention are multiplied with the map `states` (C1, C1 + C2), 1x1 convolutions become
+    linear layers, and the embedding of pooled text and time ids starts at zero.
     """
     known, own = base.state_dict(), unet.state_dict()
     for name, value in own.items():

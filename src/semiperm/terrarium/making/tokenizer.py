@@ -1,4 +1,4 @@
-"""A real CLIP tokenizer whose byte pairs are learnt from the world's captions and common English."""
+"""A CLIP tokenizer whose byte pairs are learnt from the terrarium's captions and common English."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,23 @@ from pydoc_data.topics import topics
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from semiperm.everyday import everyday
+from semiperm.methods.sentences import everyday
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def english() -> list[str]:
-    """Return common English: everyday concepts and the Python language's own documentation."""
+    """Return common English: everyday concepts, and the topics of Python's documentation."""
     return [*everyday() * 40, *(text for _, text in sorted(topics.items()))]
 
 
 def train_tokenizer(captions: list[str], vocabulary: int, tokens: int, folder: Path) -> CLIPTokenizer:
-    """Train a byte-pair vocabulary, write it to `folder` in CLIP's layout and return the tokenizer."""
+    """Train a byte-pair vocabulary of at most `vocabulary` tokens and write it to `folder` in CLIP's layout.
+
+    Args:
+        tokens: length that the tokenizer cuts texts to.
+    """
     learner = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=END))
     learner.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -59,7 +63,7 @@ def train_tokenizer(captions: list[str], vocabulary: int, tokens: int, folder: P
 
 
 def _with_word_ends(model: dict, vocabulary: int) -> dict:
-    """Add every byte as a word's end, so that any text at all has tokens, and number the vocabulary afresh."""
+    """Add every byte as the end of a word, so that any text can be tokenised, and renumber the vocabulary."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     singles = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
     merged = ["".join(pair) for pair in model["merges"]]

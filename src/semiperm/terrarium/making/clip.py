@@ -9,16 +9,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
-from .captions import caption
-from .dataset import Dataset
-from .loop import choose, fit, pixels
-from .recipe import TerrariumRecipe
-from .scenes import SIZE
+from semiperm.terrarium.captions import caption
+from semiperm.terrarium.hyperparameters import Hyperparameters
+from semiperm.terrarium.making.dataset import Dataset
+from semiperm.terrarium.making.loop import OnProgress, choose, fit
+from semiperm.terrarium.pixels import pixels
+from semiperm.terrarium.scenes import SIZE
 
 
-def new_clip(recipe: TerrariumRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Build the untrained model for a tokenizer."""
-    clip = recipe.clip
+def new_clip(hyperparameters: Hyperparameters, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """Return an untrained model for a tokenizer."""
+    clip = hyperparameters.clip
     shared: dict[str, Any] = {
         "hidden_size": clip.width,
         "intermediate_size": 4 * clip.width,
@@ -29,7 +30,7 @@ def new_clip(recipe: TerrariumRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
     ids: Any = tokenizer
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        max_position_embeddings=recipe.tokens,
+        max_position_embeddings=hyperparameters.tokens,
         bos_token_id=ids.bos_token_id,
         eos_token_id=ids.eos_token_id,
         pad_token_id=ids.pad_token_id,
@@ -41,22 +42,28 @@ def new_clip(recipe: TerrariumRecipe, tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def tokenise(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Return (B, tokens) ids, padded and cut to the model's length."""
+    """Return token ids (B, T), padded and cut to the length T of the model."""
     return tokenizer(
         texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids
 
 
-def train_clip(data: Dataset, recipe: TerrariumRecipe, tokenizer: CLIPTokenizer, folder: Path) -> CLIPModel:
-    """Train both towers; captions are written afresh for every batch."""
-    torch.manual_seed(recipe.seed)
-    model = new_clip(recipe, tokenizer)
-
+def train_clip(
+    data: Dataset,
+    hyperparameters: Hyperparameters,
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    progress: OnProgress | None = None,
+) -> CLIPModel:
+    """Train both towers; every batch gets new captions for its scenes."""
+    torch.manual_seed(hyperparameters.seed)
+    model = new_clip(hyperparameters, tokenizer)
     padding: Any = tokenizer.pad_token_id
 
     def loss(step: int) -> Tensor:
-        rows = np.sort(choose(recipe.seed, step, recipe.clip.batch, len(data)))
-        rng = np.random.default_rng([recipe.seed, step, 1])
+        # sorted, for sequential reads of the memory map
+        rows = np.sort(choose(hyperparameters.seed, step, hyperparameters.clip.batch, len(data)))
+        rng = np.random.default_rng([hyperparameters.seed, step, 1])
         ids = tokenise(tokenizer, [caption(data.scenes[row], rng) for row in rows])
         used = int(ids.ne(padding).sum(1).max()) + 1
         with torch.autocast("cpu", torch.bfloat16):
@@ -65,9 +72,9 @@ def train_clip(data: Dataset, recipe: TerrariumRecipe, tokenizer: CLIPTokenizer,
         truth = torch.arange(len(rows))
         return (cross_entropy(logits, truth) + cross_entropy(logits.T, truth)) / 2
 
-    settings = recipe.clip
+    settings = hyperparameters.clip
     fit(
         "clip", model, loss, folder=folder, steps=settings.steps, learning_rate=settings.learning_rate,
-        seed=recipe.seed, weight_decay=0.05,
+        seed=hyperparameters.seed, weight_decay=0.05, progress=progress,
     )  # fmt: skip
     return model
