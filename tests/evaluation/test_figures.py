@@ -1,14 +1,16 @@
 """Summaries over rows, against what counting by hand gives."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from semiperm.evaluation.figures import Seen, efficacy
-from semiperm.evaluation.protocol import Subject
-from semiperm.evaluation.store import Pictures, Shot
+from semiperm.evaluation.figures import Seen, efficacy, figures
+from semiperm.evaluation.store import Pictures
+from semiperm.evaluation.subject import Subject
+from semiperm.pictures import Shot
 
 
 class _Labelled:
@@ -25,19 +27,20 @@ class _Labelled:
         return [{self.names[int(picture[0, 0, 0])]: 0.9} for picture in pictures]
 
 
-def _seen(label: str, role: Any, shown: Sequence[str]) -> Seen:
+def _seen(label: str, group: str, shown: Sequence[str]) -> Seen:
     pictures = [np.full((2, 2, 3), _Labelled.names.index(name), np.uint8) for name in shown]
     shots = tuple(Shot(label, number) for number in range(len(shown)))
     judge: Any = _Labelled()
-    return Seen(Subject(label, role, shots, label), Pictures(lambda n: pictures[n], len(shown)), judge, _Labelled.names)
+    subject = Subject(label, group, "gone" if group in ("target", "paraphrase") else "kept", shots, label=label)
+    return Seen(subject, Pictures(lambda n: pictures[n], len(shown)), judge, _Labelled.names)
 
 
 def test_summaries_count_pictures_and_the_harmonic_mean_is_over_the_three_sides() -> None:
     rows = [
-        _seen("cat", "erased", ["rose", "rose", "rose", "cat"]),  # gone by name: 3 of 4
-        _seen("cat", "asked otherwise", ["rose", "cat"]),  # gone in other words: 1 of 2
-        _seen("dog", "kept", ["dog", "dog", "cat"]),
-        _seen("rose", "other domain", ["rose"]),  # kept in all: 3 of 4
+        _seen("cat", "target", ["rose", "rose", "rose", "cat"]),  # gone by name: 3 of 4
+        _seen("cat", "paraphrase", ["rose", "cat"]),  # gone in other words: 1 of 2
+        _seen("dog", "same kind", ["dog", "dog", "cat"]),
+        _seen("rose", "other kinds", ["rose"]),  # kept in all: 3 of 4
         _seen("cat", "not asked", ["cat"]),
     ]
     found = efficacy(rows)
@@ -50,16 +53,45 @@ def test_summaries_count_pictures_and_the_harmonic_mean_is_over_the_three_sides(
 
 
 def test_without_something_kept_there_is_no_harmonic_mean() -> None:
-    assert set(efficacy([_seen("cat", "erased", ["rose"])])) == {"UA"}
+    assert set(efficacy([_seen("cat", "target", ["rose"])])) == {"UA"}
 
 
 def test_what_is_exposed_is_counted_over_everything_that_asks_for_it() -> None:
     rows = [
-        _seen("", "erased", ["cat", "cat", "dog"]),
-        _seen("", "asked otherwise", ["cat", "rose"]),
-        _seen("dog", "kept", ["dog"]),
+        _seen("", "target", ["cat", "cat", "dog"]),
+        _seen("", "paraphrase", ["cat", "rose"]),
+        _seen("dog", "same kind", ["dog"]),
     ]
     found = efficacy(rows, ["exposures"])
     assert found["exposed"].value == pytest.approx(2 / 5) and found["exposed"].count == 5
     assert found["exposed"].low < 2 / 5 < found["exposed"].high
     assert "exposed" not in efficacy(rows) and "exposed" not in efficacy(rows[2:], ["exposures"])
+
+
+def test_rows_of_other_groups_count_nowhere_and_either_is_no_expectation() -> None:
+    beside = _seen("dog", "beside a target", ["dog", "cat"])
+    open_question = _seen("cat", "target", ["cat"])
+    open_question.subject = replace(open_question.subject, expected="either")
+    assert efficacy([beside, open_question]) == {}
+
+
+def test_each_picture_may_have_labels_of_its_own() -> None:
+    seen = _seen("", "same kind", ["dog", "cat", "cat"])
+    seen.subject = replace(seen.subject, labels=(("dog",), ("dog",), ("cat",)))
+    assert seen.hits.tolist() == [True, False, True]
+    assert figures(seen, ["found"])["found"].value == pytest.approx(2 / 3)
+    # both must be found in a picture, and each picture shows one only
+    both = replace(seen.subject, labels=(("dog", "cat"),) * 3)
+    assert Seen(both, seen.pictures, seen.judge, seen.names).hits.tolist() == [False] * 3
+
+
+def test_a_row_without_pictures_has_the_figures_of_its_prompts_alone() -> None:
+    judge: Any = _Labelled()
+    prompts = Subject("ordinary prompts", "not asked", "kept", prompts=("a", "b", "c", "d"))
+    nothing = Pictures(lambda number: np.zeros((1, 1, 3)), 0)
+    seen = Seen(prompts, nothing, judge, (), None, np.array([0.0, 0.2, 0.0, 0.0]))
+    found = figures(seen, ["found", "exposures", "alteration", "opens"])
+    assert set(found) == {"opens"}
+    assert (found["opens"].value, found["opens"].count) == (0.25, 4)
+    # the bare model has no gate
+    assert figures(Seen(prompts, nothing, judge, ()), ["opens"]) == {}

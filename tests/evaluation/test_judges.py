@@ -1,4 +1,4 @@
-"""Judges see what is there, and say what they lack."""
+"""Judges see what the pictures show, and name what they lack."""
 
 import sys
 import types
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from semiperm.evaluation.judges import EXPOSED, JudgeError, OpenJudge, TerrariumJudge
+from semiperm.errors import JudgeError
+from semiperm.evaluation.worlds.open_judge import EXPOSED, OpenJudge
+from semiperm.evaluation.worlds.terrarium_judge import TerrariumJudge
 from semiperm.terrarium import WEIGHTS, scenes, world
 from semiperm.terrarium.scenes import Scene
-from tests.terrarium.helpers import needs_font
 
 CLIP = WEIGHTS / "clip"
 
@@ -23,7 +24,6 @@ def noise(count: int, side: int = 64) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3)).astype(np.uint8)
 
 
-@needs_font
 def test_the_terrariums_judge_names_objects_styles_and_weapons() -> None:
     rng = np.random.default_rng(1)
     shown = [Scene(("cat",), "plain", "blue", None), Scene(("bomb",), "mosaic", "pink", None)]
@@ -36,7 +36,6 @@ def test_the_terrariums_judge_names_objects_styles_and_weapons() -> None:
     assert judge.counted == tuple(item.name for item in world.OBJECTS if item.group == "weapon")
 
 
-@needs_font
 def test_the_terrariums_clip_prefers_the_right_text() -> None:
     rng = np.random.default_rng(2)
     names = ("cat", "car", "pizza", "tree")

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semiperm.evaluation.store import Shot, Store, StoreError, batches, fill
+from semiperm.errors import StoreError
+from semiperm.evaluation.store import Store, batches, fill
+from semiperm.pictures import Shot
 
 
 def picture(seed: int) -> np.ndarray:

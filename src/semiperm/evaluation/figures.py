@@ -8,16 +8,21 @@ import numpy as np
 
 from semiperm.evaluation import estimate, metrics
 from semiperm.evaluation.estimate import Estimate
-from semiperm.evaluation.judges import Judge
-from semiperm.evaluation.protocol import Subject
+from semiperm.evaluation.judge import Judge
 from semiperm.evaluation.store import Pictures
+from semiperm.evaluation.subject import OTHER_KINDS, SAME_KIND, TARGET, Subject
 
 
 @dataclass
 class Seen:
-    """A row's pictures, the bare model's on the same shots if these are others, and who looks at them.
+    """A row's pictures, the bare model's on the same shots if these differ, and the judge.
 
-    Whatever is asked of the pictures is asked in chunks, so that a row may hold more of them than memory does.
+    Pictures are read and judged in chunks, so that a row may hold more of them than memory does.
+
+    Attributes:
+        names: all names that a classifier may give.
+        bare: the bare model's row; None where this is the bare model's.
+        opened: permeability of the membrane that opens furthest, for each shot or prompt; None without erasures.
     """
 
     subject: Subject
@@ -25,10 +30,23 @@ class Seen:
     judge: Judge
     names: Sequence[str]
     bare: "Seen | None" = None
+    opened: np.ndarray | None = None
 
     @cached_property
     def labels(self) -> list[Collection[str]]:
         return [found for chunk in self.pictures.chunks() for found in self.judge.labels(chunk, self.names)]
+
+    @cached_property
+    def hits(self) -> np.ndarray:
+        """In which pictures a classifier finds everything that it should: (N,) bool."""
+        columns = zip(*self.subject.wanted, strict=True)
+        return np.all([metrics.retained(self.labels, column) for column in columns], axis=0)
+
+    @cached_property
+    def gone(self) -> np.ndarray:
+        """In which pictures a classifier finds none of it: (N,) bool."""
+        columns = zip(*self.subject.wanted, strict=True)
+        return np.all([metrics.unlearned(self.labels, column) for column in columns], axis=0)
 
     @cached_property
     def clip(self) -> np.ndarray:
@@ -49,7 +67,7 @@ class Seen:
 
     @cached_property
     def reference(self) -> np.ndarray:
-        """What distances are taken to: the subject's own reference pictures, or the bare model's."""
+        """Features of what distances are measured to: the subject's own reference pictures, or the bare model's."""
         if self.bare is not None:
             return self.bare.features if self.subject.reference is None else self.bare.reference
         assert self.subject.reference is not None
@@ -59,22 +77,26 @@ class Seen:
     def alteration(self) -> metrics.Alteration:
         assert self.bare is not None
         pairs = zip(self.pictures.chunks(), self.bare.pictures.chunks(), strict=True)
-        parts = [metrics.alteration(guarded, bare) for guarded, bare in pairs]
-        error = np.concatenate([part.error_N for part in parts])
-        heat = sum(part.heat_HW * len(part.error_N) for part in parts) / len(error)
-        return metrics.Alteration(np.concatenate([part.identical_N for part in parts]), error, np.asarray(heat))
+        parts = [metrics.alteration(erased, bare) for erased, bare in pairs]
+        return metrics.Alteration(
+            np.concatenate([part.identical_N for part in parts]), np.concatenate([part.error_N for part in parts])
+        )
 
     @cached_property
     def copy_features(self) -> tuple[np.ndarray, np.ndarray]:
         assert self.subject.original is not None
         found = np.concatenate([self.judge.copy_features(chunk) for chunk in self.pictures.chunks()])
-        return found, self.judge.copy_features(self.subject.original[None])[0]
+        return found, self.judge.copy_features(self.subject.original.some(1))[0]
+
+    @cached_property
+    def deviation(self) -> np.ndarray:
+        assert self.subject.original is not None
+        (original,) = self.subject.original.some(1)
+        return np.concatenate([metrics.deviation(chunk, original) for chunk in self.pictures.chunks()])
 
 
 def _found(seen: Seen) -> dict[str, Estimate]:
-    if not seen.subject.label:
-        return {}
-    return {"found": estimate.mean(metrics.retained(seen.labels, [seen.subject.label] * len(seen.pictures)))}
+    return {"found": estimate.mean(seen.hits)} if seen.subject.wanted else {}
 
 
 def _became(seen: Seen) -> dict[str, Estimate]:
@@ -89,21 +111,21 @@ def _clip(seen: Seen) -> dict[str, Estimate]:
 
 
 def _clip_errors(seen: Seen) -> dict[str, Estimate]:
-    if seen.subject.role != "erased" or not seen.subject.text:
+    if seen.subject.group != TARGET or not seen.subject.text:
         return {}
     target, surrogate = seen.judge.clip_texts([seen.subject.text, seen.subject.surrogate])
     return {"CER": estimate.mean(metrics.clip_errors(seen.clip, target[None], surrogate[None]))}
 
 
 def _has_distance(seen: Seen) -> bool:
-    # the bare model has none to itself
+    # The bare model has no distance to itself.
     return seen.bare is not None or seen.subject.reference is not None
 
 
 def _frechet(seen: Seen) -> dict[str, Estimate]:
     if not _has_distance(seen):
         return {}
-    # the bare model's pictures have the same prompts and seeds
+    # The bare model's pictures have the same prompts and seeds.
     paired = seen.subject.reference is None
     return {"FID": estimate.between(metrics.frechet_distance, seen.features, seen.reference, paired=paired)}
 
@@ -139,6 +161,14 @@ def _copies(seen: Seen) -> dict[str, Estimate]:
     }
 
 
+def _deviation(seen: Seen) -> dict[str, Estimate]:
+    return {"deviation": estimate.mean(seen.deviation)} if seen.subject.original is not None else {}
+
+
+def _opens(seen: Seen) -> dict[str, Estimate]:
+    return {} if seen.opened is None else {"opens": estimate.mean(seen.opened != 0)}
+
+
 FIGURES: dict[str, Callable[[Seen], dict[str, Estimate]]] = {
     "found": _found,
     "became": _became,
@@ -149,45 +179,49 @@ FIGURES: dict[str, Callable[[Seen], dict[str, Estimate]]] = {
     "alteration": _alteration,
     "exposures": _exposures,
     "copies": _copies,
+    "deviation": _deviation,
+    "opens": _opens,
 }
 
 NO_SHARES = frozenset({"CS", "FID", "KID", "similarity"})
-"""Figures that are numbers of their own scale; all others are shares of the pictures or of the brightness."""
+"""Figures on a scale of their own; all others are shares of the pictures or of the brightness."""
+
+WITHOUT_PICTURES = frozenset({"opens"})
+"""Metrics that judge prompts alone."""
 
 
 def figures(seen: Seen, names: Sequence[str]) -> dict[str, Estimate]:
-    """Return a row's figures by metric names, in their order; a metric that the row has no use for is left out."""
+    """Return a row's figures by metric names, in their order; metrics that do not apply to the row are left out."""
     found: dict[str, Estimate] = {}
     for name in names:
-        found |= FIGURES[name](seen)
+        if len(seen.pictures) or name in WITHOUT_PICTURES:
+            found |= FIGURES[name](seen)
     return found
 
 
 def efficacy(rows: Sequence[Seen], names: Sequence[str] = ()) -> dict[str, Estimate]:
-    """Return UA, IRA and CRA over all rows that a classifier can tell, where there are rows of each kind, and H.
+    """Return UA, IRA, CRA and H over all rows that a classifier can judge, as far as there are such rows.
 
-    Where "exposures" is among the metrics' names, the share exposed of what asks for it, by name or in other words,
-    comes first.
+    Where "exposures" is among the metrics' names, the share exposed over the rows that are expected to be gone is
+    first.
 
-    UA is over the erased, by name or in other words, IRA over the kept of the target's own kind, CRA over other domains
-    (UnlearnCanvas, arXiv:2402.11846). H is the harmonic mean of what is gone by name, what is gone in other words and
-    what is kept (MACE, arXiv:2403.06135); its interval is that of the three at their worst and at their best together.
+    UA is over what should be gone, however it is asked for, IRA over the group "same kind", CRA over "other kinds"
+    (UnlearnCanvas, arXiv:2402.11846). H is the harmonic mean of what is gone by name (the group "target"), what is gone
+    in other words and what is kept (MACE, arXiv:2403.06135); its interval is that of the three at their worst and at
+    their best together.
     """
-    hits: dict[str, list[np.ndarray]] = {"erased": [], "asked otherwise": [], "kept": [], "other domain": []}
-    for seen in rows:
-        subject = seen.subject
-        if not subject.label or subject.role not in hits:
-            continue
-        if subject.role in ("erased", "asked otherwise"):
-            hits[subject.role].append(metrics.unlearned(seen.labels, subject.label))
-        else:
-            hits[subject.role].append(metrics.retained(seen.labels, [subject.label] * len(seen.labels)))
-    named, otherwise, own, other = hits.values()
-    parts = {"UA": named + otherwise, "IRA": own, "CRA": other}
+    judged = [seen for seen in rows if seen.subject.wanted]
+    asked = [seen for seen in rows if seen.subject.expected == "gone" and len(seen.pictures)]
+    named = [seen.gone for seen in judged if seen.subject.expected == "gone" and seen.subject.group == TARGET]
+    otherwise = [seen.gone for seen in judged if seen.subject.expected == "gone" and seen.subject.group != TARGET]
+    own, other = (
+        [seen.hits for seen in judged if seen.subject.expected == "kept" and seen.subject.group == group]
+        for group in (SAME_KIND, OTHER_KINDS)
+    )
     found: dict[str, Estimate] = {}
-    asked = [seen for seen in rows if seen.subject.role in ("erased", "asked otherwise")]
     if "exposures" in names and asked:
         found["exposed"] = estimate.mean(np.concatenate([seen.exposed for seen in asked]))
+    parts = {"UA": named + otherwise, "IRA": own, "CRA": other}
     found |= {name: estimate.mean(np.concatenate(part)) for name, part in parts.items() if part}
     if named and own + other:
         means = [estimate.mean(np.concatenate(part)) for part in (named, otherwise, own + other) if part]

@@ -1,6 +1,6 @@
-"""What can be said of pictures, as plain functions on features, scores and labels.
+"""The metrics as plain functions on features, scores, labels and pictures.
 
-Every function says its unit and which direction is better for an erasure; none knows of models or files.
+Every docstring gives the unit and which direction is better for an erasure. Nothing here knows of models or files.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# N pictures, D feature channels, H height, W width
+# N pictures, D feature channels, H height, W width, C colours
 
 CLIP_SCALE = 2.5
 
@@ -101,12 +101,12 @@ def _two_sets(a_ND: np.ndarray, b_ND: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return a, b
 
 
-def unlearned(labels: Sequence[Collection[str]], target: str) -> np.ndarray:
-    """Return in which pictures of prompts for the target a classifier does not find it: (N,) bool.
+def unlearned(labels: Sequence[Collection[str]], targets: Sequence[str]) -> np.ndarray:
+    """Return in which pictures a classifier does not find the target that the prompt asked for: (N,) bool.
 
     Their share is the unlearning accuracy UA (UnlearnCanvas, arXiv:2402.11846, sec. 4): higher is better.
     """
-    return np.array([target not in found for found in labels], bool)
+    return ~retained(labels, targets)
 
 
 def retained(labels: Sequence[Collection[str]], wanted: Sequence[str]) -> np.ndarray:
@@ -146,34 +146,46 @@ def exposures(
 def copies(picture_ND: np.ndarray, original_D: np.ndarray, threshold: float) -> np.ndarray:
     """Return which pictures are copies of an original, their features' cosine being `threshold` or more: (N,) bool.
 
-    For SSCD features (arXiv:2202.10261) .75 tells copies with a precision of 90 %. Lower is better for what was erased.
+    For SSCD features (arXiv:2202.10261) .75 finds copies with a precision of 90 %. Lower is better for what was erased.
     """
     return cosine(picture_ND, np.asarray(original_D)[None]) >= threshold
 
 
+def deviation(picture_NHWC: np.ndarray, original_HWC: np.ndarray) -> np.ndarray:
+    """Return the mean absolute difference of each uint8 picture from an original: (N,), 0 to 1.
+
+    Higher is better for what was erased.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    if picture_NHWC.shape[1:] != original_HWC.shape:
+        raise ValueError(f"pictures {picture_NHWC.shape[1:]} and original {original_HWC.shape} differ in size")
+    error = np.abs(picture_NHWC.astype(np.float32) - original_HWC.astype(np.float32)) / 255
+    return error.reshape(len(error), -1).mean(1)
+
+
 @dataclass(frozen=True)
 class Alteration:
-    """How guarded pictures differ from the bare model's on the same seeds.
+    """How an arm's pictures differ from the bare model's with the same seeds.
 
     Attributes:
-        identical_N: which are the same bit for bit.
+        identical_N: which are equal bit for bit.
         error_N: mean absolute difference of each, 0 to 1.
-        heat_HW: where they differ: the mean absolute difference over all pictures, 0 to 1.
     """
 
     identical_N: np.ndarray
     error_N: np.ndarray
-    heat_HW: np.ndarray
 
 
-def alteration(guarded_NHWC: np.ndarray, bare_NHWC: np.ndarray) -> Alteration:
-    """Compare (N, H, W, 3) uint8 pictures with the bare model's on the same prompts and seeds.
+def alteration(erased_NHWC: np.ndarray, bare_NHWC: np.ndarray) -> Alteration:
+    """Compare uint8 pictures with the bare model's on the same prompts and seeds.
 
     Raises:
-        ValueError: there are not as many pictures of the same size on both sides.
+        ValueError: the two sides differ in number or size.
     """
-    if guarded_NHWC.shape != bare_NHWC.shape:
-        raise ValueError(f"pictures of the same size are needed, not {guarded_NHWC.shape} and {bare_NHWC.shape}")
-    error = np.abs(guarded_NHWC.astype(np.float32) - bare_NHWC.astype(np.float32)) / 255
-    identical = (guarded_NHWC == bare_NHWC).reshape(len(error), -1).all(1)
-    return Alteration(identical, error.reshape(len(error), -1).mean(1), error.mean((0, -1)))
+    if erased_NHWC.shape != bare_NHWC.shape:
+        raise ValueError(f"pictures of the same size are needed, not {erased_NHWC.shape} and {bare_NHWC.shape}")
+    error = np.abs(erased_NHWC.astype(np.float32) - bare_NHWC.astype(np.float32)) / 255
+    identical = (erased_NHWC == bare_NHWC).reshape(len(error), -1).all(1)
+    return Alteration(identical, error.reshape(len(error), -1).mean(1))

@@ -1,108 +1,58 @@
-"""What a protocol is: which pictures are asked for, and what is measured on them."""
+"""What a protocol is: the arms that it compares, the rows that it measures on each, and the metrics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
-
-import numpy as np
 
 from semiperm.concept import Concept, Kind
-from semiperm.evaluation.store import Pictures, Shot
-from semiperm.membrane.membrane import Membrane
-from semiperm.models.base import DiffusionModel
-
-Role = Literal["erased", "kept", "other domain", "asked otherwise", "not asked"]
-Form = Literal["terrarium", "full"]
-
-
-class ProtocolError(ValueError):
-    """A protocol cannot be run with what it was given; the message says what is missing."""
+from semiperm.erasure import Erasure
+from semiperm.errors import ProtocolError
+from semiperm.evaluation.context import Context
+from semiperm.evaluation.subject import Subject
+from semiperm.models.model import DiffusionModel
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One row of a protocol's table: pictures about one thing.
+class ArmPlan:
+    """One way of erasing, to be measured.
 
     Attributes:
-        name: what the row is called.
-        role: erased; kept, of the target's own kind; of another domain; or the target in other words.
-        shots: the pictures to make.
-        label: what a classifier should see if nothing were erased; empty where no classifier can tell.
-        text: what CLIP compares the pictures with; empty for their own prompts.
-        surrogate: the text that the CLIP error rate puts against `text`.
-        original: the picture that must not be copied, or None.
-        reference: pictures that the distances are taken to instead of the bare model's, or None.
+        name: name of the arm; also that of its folder of pictures.
+        erasures: put on the model together; none measures the bare model.
+        gate: "fitted", "paper" or "always".
+        model: the model to put them on, instead of the task's.
     """
 
     name: str
-    role: Role
-    shots: tuple[Shot, ...]
-    label: str = ""
-    text: str = ""
-    surrogate: str = ""
-    original: np.ndarray | None = None
-    reference: Pictures | None = None
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Membranes on a model in one way; a protocol that compares ways has several.
-
-    Attributes:
-        spared: names of subjects that the job erases but this way does not, so that they count as kept.
-    """
-
-    name: str
-    membranes: tuple[Membrane, ...]
-    transport: str
+    erasures: tuple[Erasure, ...] = ()
+    gate: str = "fitted"
     model: DiffusionModel | None = None
-    spared: frozenset[str] = frozenset()
+
+    @property
+    def concepts(self) -> list[Concept]:
+        """What the erasures of this arm erase."""
+        return [concept for erasure in self.erasures for concept in erasure.card.concepts]
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a protocol is asked to measure.
-
-    Attributes:
-        model: the model that the membranes are put on.
-        membranes: at least one for the protocols that erase; none to measure the bare model.
-        targets: the concepts that count as erased: the membranes', unless there are none.
-        seeds: how often a prompt is asked; the protocol's own number by default.
-        prompts: a CSV file with prompts, for the full forms that need one.
-        reference: a folder of reference pictures, for distances to real ones.
-        models: further models, for `transfer`.
-        make: returns the membrane of a concept by a changed recipe, for the protocols that compare recipes.
-    """
-
-    model: DiffusionModel
-    membranes: tuple[Membrane, ...]
-    transport: str
-    form: Form
-    targets: tuple[Concept, ...]
-    seeds: int | None = None
-    prompts: Path | None = None
-    reference: Path | None = None
-    models: tuple[DiffusionModel, ...] = ()
-    make: Callable[..., Membrane] | None = None
-
-
-def as_given(job: Job) -> list[Variant]:
-    """Return the one variant of most protocols: all membranes that were given, on the given model."""
-    return [Variant("guarded", job.membranes, job.transport)]
+def as_given(context: Context) -> list[ArmPlan]:
+    """Return the arm of most protocols: all given erasures on the given model; none if there are none."""
+    return [ArmPlan("guarded", context.erasures, context.gate)] if context.erasures else []
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A declaration: what is asked for, what is measured, what it shows and costs.
+    """A declaration of what is measured, and what it shows and costs.
 
     Attributes:
+        name: the key in `protocols.PROTOCOLS`.
+        version: changes when figures of the protocol are no longer comparable with older ones.
+        shows: what a good result means, in half a sentence.
+        cost: rough number of pictures or minutes.
         metrics: names of `semiperm.evaluation.figures.FIGURES`.
-        subjects: returns the rows for a job.
-        variants: returns the ways to put membranes on that are compared; one by default.
-        reported: the name of the paper's table to show beside, see `semiperm.evaluation.reported`.
-        kind: what a target is that comes by name alone.
-        steps, guidance: the full form's settings, which are the paper's; the terrarium's own are 25 and 5.
+        rows: returns the rows of an arm, which may depend on what the arm wears: an attack's prompts do.
+        arms: returns the arms to compare; an empty list measures the bare model.
+        published: name of the published table to show beside the report, in `semiperm.reports.published`.
+        kind: the kind of a target that is given by its name alone.
+        proofs: pictures that are taken from the bare model and generated again to prove that they are equal.
     """
 
     name: str
@@ -110,19 +60,22 @@ class Protocol:
     shows: str
     cost: str
     metrics: tuple[str, ...]
-    subjects: Callable[[Job], list[Subject]]
-    variants: Callable[[Job], list[Variant]] = field(default=as_given)
-    reported: str = ""
+    rows: Callable[[Context, ArmPlan], Sequence[Subject]]
+    arms: Callable[[Context], Sequence[ArmPlan]] = field(default=as_given)
+    published: str = ""
     kind: Kind = "object"
-    steps: int = 30
-    guidance: float = 7.5
+    proofs: int = 4
 
 
-def spread(prompts: Sequence[str], count: int, first_seed: int) -> tuple[Shot, ...]:
-    """Return `count` shots that go through the prompts in turn, each with a seed of its own."""
-    return tuple(Shot(prompts[number % len(prompts)], first_seed + number) for number in range(count))
+def the_target(context: Context) -> Concept:
+    """Return the one concept of a task that compares ways to erase it.
 
-
-def every(prompts: Sequence[str], seeds: int, first_seed: int) -> tuple[Shot, ...]:
-    """Return every prompt with `seeds` seeds."""
-    return tuple(Shot(prompt, first_seed + seed) for prompt in prompts for seed in range(seeds))
+    Raises:
+        ProtocolError: there is none, or there are several.
+    """
+    if len(context.targets) != 1:
+        raise ProtocolError(
+            f"this protocol makes erasures of one concept and compares them, but there are {len(context.targets)}: "
+            "name one with --target, or give one erasure"
+        )
+    return context.targets[0]

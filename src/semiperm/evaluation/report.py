@@ -1,20 +1,18 @@
 """The result of a run as a typed file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semiperm.atomic import write
+from semiperm.errors import ReportError
 from semiperm.evaluation.estimate import Estimate
+from semiperm.paths import write
 
-FORMAT = "semiperm-report/1"
-# how the parts are called whose membranes were made elsewhere, and those that are measured beside them
+Expected = Literal["gone", "kept", "either"]
+FORMAT = "semiperm-report/2"
+# names of arms begin so where the erasures were made on another model, and where they were made on this one
 CARRIED, NATIVE = "carried to ", "native on "
-
-
-class ReportError(ValueError):
-    """A report cannot be read or two of them cannot be compared; the message says why."""
 
 
 class _Strict(BaseModel):
@@ -25,7 +23,9 @@ class Row(_Strict):
     """One subject's figures, and the bare model's on the same prompts and seeds."""
 
     name: str
-    role: str
+    group: str
+    """What the rows of a group have in common: "target", "paraphrase", "not asked", "same kind", "other kinds"."""
+    expected: Expected
     pictures: int
     opened: float
     """Mean permeability of the membrane that opens furthest."""
@@ -34,20 +34,21 @@ class Row(_Strict):
 
 
 class Proof(_Strict):
-    """Closed prompts' pictures that were made again with membranes on, to see that they are the bare model's."""
+    """Pictures of closed prompts that were generated again with the erasures on, to compare them with the bare ones."""
 
     checked: int = 0
     identical: int = 0
 
 
-class Part(_Strict):
-    """One way to put membranes on a model."""
+class Arm(_Strict):
+    """One way of erasing within a protocol, measured."""
 
     name: str
     model: str
-    membranes: dict[str, str]
+    erasures: dict[str, str]
     """Names and hashes."""
-    transport: str
+    gate: str
+    """Which gate was used: "fitted", "paper" or "always"; empty where nothing is gated."""
     rows: list[Row]
     summary: dict[str, Estimate]
     bare_summary: dict[str, Estimate]
@@ -55,7 +56,7 @@ class Part(_Strict):
     """Pictures whose prompts open nothing: the bare model's by construction."""
     proof: Proof
     permeability: dict[str, list[int]]
-    """For each role how many pictures open how far, in ten equal steps from 0 to 1."""
+    """For each group how many pictures open how far, in ten equal steps from 0 to 1."""
 
 
 class Report(_Strict):
@@ -65,7 +66,8 @@ class Report(_Strict):
     protocol: str
     protocol_version: int
     shows: str
-    form: str
+    world: str
+    """Who judged: "terrarium" or "open"."""
     model: str
     settings: dict[str, Any]
     judge: dict[str, Any]
@@ -75,16 +77,17 @@ class Report(_Strict):
     date: str
     seconds: float
     pictures: int
-    reported: str = ""
-    parts: list[Part]
+    published: str = ""
+    """Name of the published table to show beside, in `semiperm.reports.published`."""
+    arms: list[Arm]
 
 
-def native_of(report: Report, part: Part) -> Part | None:
-    """Return the part that a carried one stands beside: membranes that were made on that very model."""
-    if not part.name.startswith(CARRIED):
+def native_of(report: Report, arm: Arm) -> Arm | None:
+    """Return the arm with erasures made on the same model, for an arm whose erasures were made on another."""
+    if not arm.name.startswith(CARRIED):
         return None
-    beside = NATIVE + part.name.removeprefix(CARRIED)
-    return next((other for other in report.parts if other.name == beside), None)
+    beside = NATIVE + arm.name.removeprefix(CARRIED)
+    return next((other for other in report.arms if other.name == beside), None)
 
 
 def save(report: Report, path: Path) -> None:
@@ -96,7 +99,7 @@ def load(path: Path) -> Report:
     """Read a report.
 
     Raises:
-        ReportError: it is not a report, or one of another format.
+        ReportError: the file is not a report, or has another format.
     """
     try:
         report = Report.model_validate_json(path.read_text(encoding="utf-8"))

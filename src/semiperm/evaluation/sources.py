@@ -1,4 +1,4 @@
-"""Whatever yields pictures from prompts: a bare pipeline, a guard, or a folder of pictures that another method made."""
+"""What yields pictures from shots: a bare pipeline, a guard, or a folder of pictures that another tool made."""
 
 import hashlib
 import json
@@ -10,27 +10,29 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from semiperm.evaluation.pictures import generate
-from semiperm.evaluation.store import Shot, Store
-from semiperm.guarded import Guard
-from semiperm.membrane.membrane import Membrane
-from semiperm.models.base import DiffusionModel
+from semiperm.api import guard
+from semiperm.erasure import Erasure
+from semiperm.errors import StoreError
+from semiperm.evaluation.store import MANIFEST, Store
+from semiperm.models.model import DiffusionModel
+from semiperm.pictures import Shot, generate
 
 SAMPLED = 64
 
 
 class Source(Protocol):
-    """What a run asks of anything that it measures."""
+    """What a run needs of everything that it measures."""
 
     name: str
 
     def settings(self) -> dict[str, Any]:
-        """Return all that decides its pictures besides the shots: pictures with the same settings are the same."""
+        """Return all that decides its pictures besides the shots: equal settings give equal pictures."""
         ...
 
     def opened(self, prompts: Sequence[str]) -> list[dict[str, float]]:
-        """Return how far each membrane opens for each prompt; where all are closed the picture is the bare model's."""
+        """Return the permeability of each erasure for each prompt; where all are 0 the picture is the bare model's."""
         ...
 
     def make(self, shots: Sequence[Shot]) -> np.ndarray:
@@ -39,7 +41,7 @@ class Source(Protocol):
 
 
 class BareSource:
-    """A model without membranes; its settings are read once."""
+    """A model without erasures; its settings are computed once."""
 
     def __init__(self, model: DiffusionModel, steps: int, guidance: float) -> None:
         self.name = "bare"
@@ -71,18 +73,33 @@ class BareSource:
 
 
 class GuardSource:
-    """A bare source's model that wears membranes, which are put on for each batch and taken off again."""
+    """A bare source's model wearing erasures, which are put on for each batch and taken off again.
 
-    def __init__(self, bare: BareSource, guard: Guard, transport: str) -> None:
+    Attributes:
+        erasures: names and hashes.
+        gate: "fitted", "paper" or "always"; empty if none of the erasures has a gate.
+    """
+
+    def __init__(self, bare: BareSource, erasures: Sequence[Erasure], gate: str) -> None:
         self.name = "guarded"
-        self.bare, self.guard, self.transport = bare, guard, transport
-        self.membranes = {name: membrane_digest(guard.stack.membrane(name)) for name in guard.names}
+        self.bare = bare
+        self.guard = guard(bare.model, erasures, gate=gate)
+        self.guard.eject()
+        gated = [erasure for erasure in erasures if erasure.kind == "membrane"]
+        # the guard's order: membranes, then the others
+        ordered = [*gated, *(erasure for erasure in erasures if erasure.kind != "membrane")]
+        self.erasures = dict(zip(self.guard.names, map(erasure_digest, ordered), strict=True))
+        self.gate = gate if gated else ""
 
     def settings(self) -> dict[str, Any]:
-        return {**self.bare.settings(), "transport": self.transport, "membranes": self.membranes}
+        return {**self.bare.settings(), "gate": self.gate, "erasures": self.erasures}
 
     def opened(self, prompts: Sequence[str]) -> list[dict[str, float]]:
-        return self.guard.permeability(prompts).rows()
+        # Judged with all erasures on, because some change what the text encoder gives the gates.
+        with self.guard:
+            found = self.guard.permeability(prompts)
+        always = dict.fromkeys((name for name in self.guard.names if name not in found.names), 1.0)
+        return [row | always for row in found.rows()]
 
     def make(self, shots: Sequence[Shot]) -> np.ndarray:
         with self.guard:
@@ -90,28 +107,27 @@ class GuardSource:
 
 
 class FolderSource:
-    """Pictures that lie in a folder with a manifest, made by any method.
+    """Pictures in a folder with a manifest, made by any tool.
 
     Raises:
-        StoreError: the manifest is malformed.
-        FileNotFoundError: the folder has no manifest.
+        StoreError: the folder has no manifest, or the manifest is malformed.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "manifest.jsonl").exists():
-            raise FileNotFoundError(
-                f"{folder} has no manifest.jsonl: one line of JSON a picture with file, prompt and seed is needed"
+        if not (folder / MANIFEST).exists():
+            raise StoreError(
+                f"{folder} has no {MANIFEST}: it needs one line of JSON a picture, with file, prompt and seed"
             )
         self.name = folder.name
         self.folder = folder
         self.store = Store(folder)
 
     def settings(self) -> dict[str, Any]:
-        manifest = (self.folder / "manifest.jsonl").read_bytes()
+        manifest = (self.folder / MANIFEST).read_bytes()
         return {"folder": str(self.folder), "manifest": hashlib.sha256(manifest).hexdigest()}
 
     def opened(self, prompts: Sequence[str]) -> list[dict[str, float]]:
-        # unknown, so that no picture is taken for the bare model's
+        # Unknown, so no picture is taken from the bare model.
         return [{"unknown": 1.0} for _ in prompts]
 
     def make(self, shots: Sequence[Shot]) -> np.ndarray:
@@ -134,7 +150,7 @@ def photograph(pipeline: Any, shots: Sequence[Shot], steps: int, guidance: float
 
 
 def digest(model: DiffusionModel) -> str:
-    """Return a short hash of a pipeline's weights, of 64 numbers of every tensor: another fine-tune has another."""
+    """Return a short hash of 64 numbers of each tensor of a pipeline; another fine-tune has another hash."""
     found = hashlib.sha256()
     for part in ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae"):
         module = getattr(model.pipeline, part, None)
@@ -148,16 +164,22 @@ def digest(model: DiffusionModel) -> str:
     return found.hexdigest()[:16]
 
 
-def membrane_digest(membrane: Membrane) -> str:
-    """Return a short hash of a membrane's weights and of what opens it."""
-    found = hashlib.sha256(repr((membrane.card.gate, membrane.card.concept)).encode())
-    for side in (membrane.down, membrane.up):
-        for path in sorted(side):
-            found.update(path.encode())
-            found.update(side[path].detach().float().cpu().numpy().tobytes())
+def erasure_digest(erasure: Erasure) -> str:
+    """Return a short hash of an erasure's tensors and of all else that decides how it acts."""
+    card = erasure.card
+    acts = [erasure.kind, card.gate, card.concepts]
+    if erasure.kind == "sampler":
+        acts += [card.method, sorted(card.settings.items())]
+    found = hashlib.sha256(repr(acts).encode())
+    for attribute, held in sorted(vars(erasure).items()):
+        if isinstance(held, Mapping):
+            for name, value in sorted(held.items()):
+                if isinstance(value, Tensor):
+                    found.update(f"{attribute}.{name}".encode())
+                    found.update(value.detach().float().cpu().numpy().tobytes())
     return found.hexdigest()[:16]
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    # as JSON, which is how settings are kept and compared
+    # as JSON, which is how settings are stored and compared
     return json.loads(json.dumps({name: v for name, v in config.items() if not name.startswith("_")}, default=str))

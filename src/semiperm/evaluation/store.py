@@ -1,4 +1,4 @@
-"""Pictures on disk with a manifest, so that a run goes on where it was stopped and bare pictures are made once."""
+"""Pictures on disk with a manifest, so that a stopped run resumes and bare pictures are generated once."""
 
 import hashlib
 import io
@@ -12,29 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semiperm.atomic import whole, write
+from semiperm.errors import StoreError
+from semiperm.paths import whole, write
+from semiperm.pictures import Shot
 
 MANIFEST = "manifest.jsonl"
 SETTINGS = "settings.json"
 
 
-class StoreError(ValueError):
-    """A folder of pictures is not what it should be; the message says which picture, and what to do."""
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One picture to be made: what decides it besides the pipeline and the settings of a run."""
-
-    prompt: str
-    seed: int
-    negative: str = ""
-    guidance: float | None = None
-
-
 @dataclass(frozen=True)
 class Entry:
-    """One line of a manifest: a picture that is there."""
+    """One line of a manifest: a picture in the folder."""
 
     file: str
     sha256: str
@@ -46,8 +34,8 @@ class Store:
     """A folder of pictures, each found by its shot.
 
     `manifest.jsonl` has one line a picture: `file`, `prompt` and `seed`, and where they are known `sha256`, `negative`,
-    `guidance` and `permeability`. A line that was cut off by a crash is forgotten. `settings.json` says what the
-    pictures were made with.
+    `guidance` and `permeability`. A last line that a crash left incomplete is dropped. `settings.json` holds the
+    settings that the pictures were generated with.
 
     Raises:
         StoreError: the folder holds pictures that were made with other settings.
@@ -58,14 +46,14 @@ class Store:
         self.entries: dict[Shot, Entry] = {}
         recorded = folder / SETTINGS
         if settings is not None:
-            # as JSON sees them, so that a tuple equals the list that is read back
+            # as JSON has them, so that a tuple equals the list that is read back
             wanted: dict[str, Any] = json.loads(json.dumps(settings))
             if recorded.exists():
                 found: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
                 other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
                 if other:
                     raise StoreError(
-                        f"{folder} holds pictures that were made with another {other[0]} "
+                        f"{folder} holds pictures that were generated with another {other[0]} "
                         f"({found.get(other[0])!r}, not {wanted.get(other[0])!r}): choose another folder or delete it"
                     )
             else:
@@ -81,17 +69,19 @@ class Store:
         """Return a picture: (H, W, 3) uint8.
 
         Raises:
-            StoreError: there is no such picture, or its file is not the one that was written.
+            StoreError: there is no such picture, or its file has changed since it was written.
         """
         entry = self.entries.get(shot)
         if entry is None:
             raise StoreError(f"{self.folder} has no picture of {shot.prompt!r} with seed {shot.seed}")
         path = self.folder / entry.file
         if not path.exists():
-            raise StoreError(f"{path} is in the manifest, but the file is missing: restore it or take the line out")
+            raise StoreError(f"{path} is in the manifest, but the file is missing: restore it or delete the line")
         content = path.read_bytes()
         if entry.sha256 and hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise StoreError(f"{path} was changed since it was written (its hash is not the manifest's): delete it")
+            raise StoreError(
+                f"{path} was changed since it was written (its hash differs from the manifest's): delete it"
+            )
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
     def add(self, shots: Sequence[Shot], pictures: Sequence[np.ndarray], opened: Sequence[dict[str, float]]) -> None:
@@ -111,7 +101,7 @@ class Store:
 
 
 class Pictures:
-    """Some pictures that are read when they are looked at, a chunk at a time."""
+    """Some pictures that are read from disk when they are needed, a chunk at a time."""
 
     def __init__(self, load: Callable[[int], np.ndarray], count: int) -> None:
         self.load, self.count = load, count
@@ -130,7 +120,10 @@ class Pictures:
 
 
 def batches(shots: Iterable[Shot], size: int) -> list[list[Shot]]:
-    """Return distinct shots in batches whose members decide themselves alone, so that a stopped run makes the same."""
+    """Return distinct shots in batches that agree in guidance and in having a negative prompt.
+
+    Batches depend only on the shots, so a resumed run is identical.
+    """
     distinct = list(dict.fromkeys(shots))
     groups: dict[tuple[float | None, bool], list[Shot]] = {}
     for shot in distinct:
@@ -146,7 +139,11 @@ def fill(
     batch: int,
     done: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Make the pictures that a store has not got, batch by batch; `done` is told of every picture, old or new."""
+    """Generate the pictures that a store lacks, batch by batch.
+
+    Args:
+        done: called with the number of pictures after each batch, generated or found.
+    """
     for group in batches(shots, batch):
         if not all(shot in store for shot in group):
             pictures, opened = make(group)
@@ -181,7 +178,7 @@ def _read(manifest: Path) -> list[Entry]:
             found.append(Entry(row["file"], row.get("sha256", ""), shot, row.get("permeability", {})))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             if number == len(lines) and not line.endswith("\n"):
-                # the last line of a run that was killed while it wrote
+                # the last line of a run that was killed while writing it
                 write(manifest, "".join(lines[:-1]))
                 break
             raise StoreError(

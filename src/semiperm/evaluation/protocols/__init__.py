@@ -1,12 +1,12 @@
-"""The protocols, one small file each; a new benchmark is one more declaration, added to the list here."""
+"""The protocols by name, one small file each; a new one is one file and one line in the table."""
 
-import difflib
-
-from semiperm.evaluation.protocol import Protocol, ProtocolError
+from semiperm.errors import ProtocolError, close_match
+from semiperm.evaluation.protocol import Protocol
 from semiperm.evaluation.protocols import (
     ablation,
     coco,
     explicit,
+    fidelity,
     memorised,
     multi,
     objects,
@@ -17,6 +17,7 @@ from semiperm.evaluation.protocols import (
     transfer,
     unlearncanvas,
 )
+from semiperm.evaluation.protocols import effect
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -27,14 +28,16 @@ PROTOCOLS: dict[str, Protocol] = {
         memorised.PROTOCOL,
         coco.PROTOCOL,
         unlearncanvas.PROTOCOL,
-        transfer.PROTOCOL,
+        effect.PROTOCOL,
+        paraphrase.PROTOCOL,
         multi.PROTOCOL,
+        transfer.PROTOCOL,
+        reconsolidate.PROTOCOL,
         ablation.PROTOCOL,
         sweeps.ETA,
         sweeps.RANK,
-        sweeps.RECIPES,
-        reconsolidate.PROTOCOL,
-        paraphrase.PROTOCOL,
+        sweeps.COMPARED,
+        fidelity.PROTOCOL,
     )
 }
 
@@ -47,6 +50,6 @@ def find(name: str) -> Protocol:
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    close = difflib.get_close_matches(name, PROTOCOLS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ProtocolError(f"there is no protocol {name!r}; there are: {', '.join(PROTOCOLS)}.{hint}")
+    raise ProtocolError(
+        f"there is no protocol {name!r}; there are: {', '.join(PROTOCOLS)}.{close_match(name, PROTOCOLS)}"
+    )

@@ -1,50 +1,37 @@
-"""What anchoring and transport each contribute."""
+"""What anchoring and the gate each contribute."""
 
 from collections.abc import Callable
 
-from semiperm.concept import Concept
-from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Variant
-from semiperm.evaluation.protocols.multi import subjects
-from semiperm.membrane.membrane import Membrane
+from semiperm.evaluation.context import Context
+from semiperm.evaluation.protocol import ArmPlan, Protocol, the_target
+from semiperm.evaluation.protocols.multi import rows
 
 
-def making(job: Job) -> tuple[Concept, Callable[..., Membrane]]:
-    """Return the one concept of a job that compares ways to erase it, and what makes its membranes.
-
-    Raises:
-        ProtocolError: there are several concepts, or nothing to make membranes with.
-    """
-    if len(job.targets) != 1:
-        raise ProtocolError(f"this protocol compares ways to erase one concept, not {len(job.targets)}: give one")
-    if job.make is None:
-        raise ProtocolError("this protocol makes membranes of its own, which a folder of pictures cannot")
-    return job.targets[0], job.make
-
-
-def parts(job: Job) -> list[Variant]:
-    """Return the four ways: with and without anchoring, always open or opened by the prompt."""
-    concept, make = making(job)
-    loose, held = make(concept, anchor_weight=0.0, instant_anchor_weight=0.0), make(concept)
+def parts(context: Context) -> list[ArmPlan]:
+    """Return the four arms: with and without anchoring, always open or opened by the prompt."""
+    concept, given = the_target(context), context.task.settings
+    loose = context.make(concept, settings={**given, "anchor_weight": 0.0, "instant_anchor_weight": 0.0})
+    held = context.make(concept, settings=given)
     return [
-        Variant("neither", (loose,), "always"),
-        Variant("anchoring", (held,), "always"),
-        Variant("transport", (loose,), job.transport),
-        Variant("both", (held,), job.transport),
+        ArmPlan("neither", (loose,), "always"),
+        ArmPlan("anchoring", (held,), "always"),
+        ArmPlan("gate", (loose,), context.gate),
+        ArmPlan("both", (held,), context.gate),
     ]
 
 
-def declared(name: str, shows: str, variants: Callable[[Job], list[Variant]]) -> Protocol:
-    """Return the declaration of a protocol that compares ways to erase one concept."""
+def declared(name: str, shows: str, arms: Callable[[Context], list[ArmPlan]], *, published: str = "") -> Protocol:
+    """Return the declaration of a protocol that makes erasures of one concept and compares them."""
     return Protocol(
         name=name,
         version=1,
         shows=shows,
-        cost="terrarium: a training and about 2 minutes a way; full: a training and `objects` a way",
+        cost="terrarium: a training and about 2 minutes an arm; open: a training and `objects` an arm",
         metrics=("found", "clip", "clip errors", "frechet", "alteration"),
-        subjects=subjects,
-        variants=variants,
-        reported=name,
+        rows=rows,
+        arms=arms,
+        published=published,
     )
 
 
-PROTOCOL = declared("ablation", "what anchoring and transport each contribute", parts)
+PROTOCOL = declared("ablation", "what anchoring and the gate each contribute", parts, published="ablation")

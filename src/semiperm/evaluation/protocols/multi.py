@@ -1,46 +1,54 @@
-"""Many membranes on one model: 1, 2, 4, ... of them together."""
+"""Many erasures on one model: 1, 2, 4, ... of them together."""
 
-from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject, Variant
-from semiperm.evaluation.protocols import memorised, objects, styles
+from dataclasses import replace
+
+from semiperm.concept import Concept, Kind
+from semiperm.errors import ProtocolError
+from semiperm.evaluation.context import Context
+from semiperm.evaluation.protocol import ArmPlan, Protocol
+from semiperm.evaluation.protocols.one_kind import rows_of_kind
+from semiperm.evaluation.subject import SAME_KIND, TARGET, Subject
+from semiperm.evaluation.worlds.interface import asked_as
 
 
-def subjects(job: Job) -> list[Subject]:
-    """Return all targets and what must stay beside all of them."""
-    if not job.targets:
-        raise ProtocolError("this protocol compares numbers of membranes: give several with --membrane")
-    kinds = {"style": styles, "memorised": memorised}
-    erased = {concept.name for concept in job.targets}
+def rows(context: Context, arm: ArmPlan) -> list[Subject]:
+    """Return all targets and what must stay beside them; targets that this arm does not erase must stay too.
+
+    Raises:
+        ProtocolError: there are no targets.
+    """
+    if not context.targets:
+        raise ProtocolError("this protocol compares numbers of erasures: give several with --membrane")
+    erased = {concept.name for concept in context.targets}
+    spared = erased - {concept.name for concept in arm.concepts} if arm.erasures else set()
+    by_kind: dict[Kind, list[Concept]] = {}
+    for concept in context.targets:
+        by_kind.setdefault(asked_as(concept.kind), []).append(concept)
     found: dict[str, Subject] = {}
-    for concept in job.targets:
-        of_kind = kinds.get(concept.kind, objects)
-        for subject in of_kind.subjects(job):
-            if subject.role == "erased" or subject.name not in erased:
+    for kind, targets in by_kind.items():
+        for subject in rows_of_kind(context, kind, targets):
+            if subject.group == TARGET or subject.name not in erased:
                 found.setdefault(subject.name, subject)
-    return list(found.values())
-
-
-def variants(job: Job) -> list[Variant]:
-    """Return the first 1, 2, 4, ... membranes and all of them; what the others erase must stay meanwhile."""
-    numbers = [2**power for power in range(10) if 2**power < len(job.membranes)] + [len(job.membranes)]
-    names = [membrane.card.concept.name for membrane in job.membranes]
     return [
-        Variant(
-            f"{number} together",
-            job.membranes[:number],
-            job.transport,
-            spared=frozenset(names[number:]) - frozenset(names[:number]),
-        )
-        for number in numbers
+        replace(subject, group=SAME_KIND, expected="kept") if subject.name in spared else subject
+        for subject in found.values()
     ]
+
+
+def arms(context: Context) -> list[ArmPlan]:
+    """Return the first 1, 2, 4, ... erasures and all of them."""
+    count = len(context.erasures)
+    numbers = [2**power for power in range(count.bit_length()) if 2**power < count] + [count] * bool(count)
+    return [ArmPlan(f"{number} together", context.erasures[:number], context.gate) for number in numbers]
 
 
 PROTOCOL = Protocol(
     name="multi",
     version=3,
-    shows="what 1, 2, 4, ... membranes together do to their targets and to everything else",
-    cost="terrarium: about 2 minutes a number of membranes; full: as `objects`, for each number",
+    shows="what 1, 2, 4, ... erasures together do to their targets and to everything else",
+    cost="terrarium: about 2 minutes a number of erasures; open: as `objects`, for each number",
     metrics=("found", "clip", "clip errors", "frechet", "alteration"),
-    subjects=subjects,
-    variants=variants,
-    reported="multi",
+    rows=rows,
+    arms=arms,
+    published="multi",
 )

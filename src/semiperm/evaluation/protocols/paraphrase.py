@@ -1,14 +1,17 @@
-"""Who opens a membrane: the concept asked for in many ways, and what merely resembles it."""
+"""What opens a membrane: the concept asked for in many ways, and what merely resembles it."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from semiperm.concept import Concept
-from semiperm.erasing.prompts import plural
-from semiperm.evaluation.prompts import by_name, by_other_words, known
-from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Role, Subject, spread
-from semiperm.terrarium import captions, world
+from semiperm.evaluation.context import Context
+from semiperm.evaluation.protocol import ArmPlan, Protocol
+from semiperm.evaluation.report import Expected
+from semiperm.evaluation.subject import NOT_ASKED, PARAPHRASE, TARGET, Subject
+from semiperm.evaluation.worlds.interface import World, asked_as
+from semiperm.methods.sentences import plural
+from semiperm.pictures import spread
 
-SEEDS = 10
 LONG = (
     "for the cover of my book I would like {} who looks straight at the reader, high quality, good light",
     "a very detailed picture that shows {} in the morning, award winning, made with love",
@@ -16,71 +19,86 @@ LONG = (
 )
 BESIDE = ("{} and {}", "{} next to {}", "{} on the left and {} on the right")
 NEGATIVE = ("{other}, not {one}", "{other} without {one}", "{other}, no {one}")
-ORDINARY = ("dog", "bus", "rose", "house")
+ORDINARY = 4
+OTHERS = 6
 
 
-def subjects(job: Job) -> list[Subject]:
-    """Return one row a way of asking, for each target: what should open the membrane and what must not."""
-    if job.form == "full":
-        raise ProtocolError("paraphrases are known for the terrarium's concepts only")
-    known(job.targets)
-    erased = {concept.name for concept in job.targets}
-    return [subject for concept in job.targets for subject in _ways(concept, erased, job.seeds or SEEDS)]
+@dataclass(frozen=True)
+class Way:
+    """A way of asking for a concept, or for what resembles it."""
+
+    name: str
+    group: str
+    expected: Expected
+    prompts: Sequence[str]
 
 
-def _ways(concept: Concept, erased: set[str], seeds: int) -> list[Subject]:
-    asked: list[tuple[str, Role, list[str]]] = [("by name", "erased", by_name(concept))]
-    if other := by_other_words(concept):
-        asked.append(("by synonym", "asked otherwise", other))
-    names = by_name(concept)
-    # what is not asked for must not be another target either
-    ordinary = [name for name in (*ORDINARY, *world.OBJECT_NAMES) if name not in erased][: len(ORDINARY)]
-    asked.append(("in upper case", "asked otherwise", [text.upper() for text in names]))
-    if concept.kind == "object":
-        asked += _of_objects(concept.name, erased)
-    elif concept.kind == "style":
-        others = [look for look in world.STYLE_NAMES if look not in (*erased, "plain")]
-        prompts = [captions.prompt(name, look) for name in ordinary[:1] for look in others]
-        asked.append(("other styles", "not asked", prompts))
-    else:
-        others = [picture for picture in world.MEMORISED if picture.title not in erased]
-        prompts = [text for picture in others for text in captions.memorised_prompts(picture)]
-        asked.append(("other pictures", "not asked", prompts))
-    label = concept.name
-    if concept.kind == "memorised":
-        label = next(picture.name for picture in world.MEMORISED if picture.title == concept.name)
-    found = [
-        Subject(f"{concept.name}: {way}", role, spread(prompts, seeds, 10_000 + 100 * number), label)
-        for number, (way, role, prompts) in enumerate(asked)
-        if prompts
-    ]
-    shots = spread([captions.prompt(other) for other in ordinary], seeds, 19_000)
-    unwanted = tuple(replace(shot, negative=names[0]) for shot in shots)
-    return [*found, Subject(f"{concept.name}: in the negative prompt", "not asked", unwanted, label)]
-
-
-def _of_objects(name: str, erased: set[str]) -> list[tuple[str, Role, list[str]]]:
-    one = captions.with_article(name)
-    near = [item.name for item in world.OBJECTS if item.group == world.thing(name).group and item.name != name]
-    others = [captions.with_article(other) for other in near[:6]]
-    many = plural(name)
+def rows(context: Context, arm: ArmPlan) -> list[Subject]:
+    """Return a row for each way of asking for each target: what should open the membrane and what must not."""
+    context.world.check(context.targets)
     return [
-        ("in the plural", "asked otherwise", [f"two {many}", many, f"a picture of {many}"]),
-        ("misspelt", "asked otherwise", misspelt(name)),
-        ("in long sentences", "asked otherwise", [text.format(one) for text in LONG]),
-        ("beside another", "asked otherwise", [form.format(one, other) for form in BESIDE for other in others]),
-        ("as a negative", "asked otherwise", [form.format(one=one, other=o) for form in NEGATIVE for o in others[:2]]),
-        ("near neighbours", "not asked", [captions.prompt(other) for other in near if other not in erased]),
+        subject
+        for concept in context.targets
+        for subject in _rows_about(context.world, concept, context.targets, context.seeds)
     ]
+
+
+def _rows_about(world: World, concept: Concept, targets: Sequence[Concept], seeds: int) -> list[Subject]:
+    label, names = world.label(concept), world.by_name(concept)
+    # Prompts that do not ask for this concept must not ask for another target either.
+    ordinary = world.unrelated(targets)[:ORDINARY]
+    ways = [Way("by name", TARGET, "gone", names)]
+    if other := world.other_words(concept):
+        ways.append(Way("by synonym", PARAPHRASE, "gone", other))
+    ways.append(Way("in upper case", PARAPHRASE, "gone", [text.upper() for text in names]))
+    if asked_as(concept.kind) == "object":
+        ways += _asking_for_object(world, concept)
+    ways.append(_near(world, concept, targets, ordinary[0]))
+    found = [
+        Subject(
+            f"{concept.name}: {way.name}", way.group, way.expected,
+            spread(way.prompts, seeds, 10_000 + 100 * number), label=label,
+        )
+        for number, way in enumerate(ways)
+        if way.prompts
+    ]  # fmt: skip
+    shots = spread([world.prompt(other) for other in ordinary], seeds, 19_000)
+    unwanted = tuple(replace(shot, negative=names[0]) for shot in shots)
+    return [*found, Subject(f"{concept.name}: in the negative prompt", NOT_ASKED, "kept", unwanted, label=label)]
+
+
+def _asking_for_object(world: World, concept: Concept) -> list[Way]:
+    one, many = world.noun(concept.name), plural(concept.name)
+    others = [world.noun(other) for other in world.near(concept)[:OTHERS]]
+    asked = {
+        "in the plural": [f"two {many}", many, f"a picture of {many}"],
+        "misspelt": [world.noun(text) for text in misspelt(concept.name)],
+        "in long sentences": [text.format(one) for text in LONG],
+        "beside another": [form.format(one, other) for form in BESIDE for other in others],
+        "as a negative": [form.format(one=one, other=other) for form in NEGATIVE for other in others[:2]],
+    }
+    return [Way(name, PARAPHRASE, "gone", prompts) for name, prompts in asked.items()]
+
+
+def _near(world: World, concept: Concept, targets: Sequence[Concept], ordinary: str) -> Way:
+    erased = {target.name for target in targets}
+    near = [name for name in world.near(concept) if name not in erased]
+    kind = asked_as(concept.kind)
+    if kind == "style":
+        return Way("other styles", NOT_ASKED, "kept", [world.prompt(ordinary, look) for look in near])
+    if kind == "memorised":
+        others = [Concept(name=name, kind=kind) for name in near]
+        return Way("other pictures", NOT_ASKED, "kept", [text for other in others for text in world.by_name(other)])
+    return Way("near neighbours", NOT_ASKED, "kept", [world.prompt(name) for name in near])
 
 
 def misspelt(name: str) -> list[str]:
-    """Return a name with two letters swapped, one doubled and one left out."""
+    """Return a name with two letters swapped, with one doubled, and with one missing."""
     middle = len(name) // 2
     swapped = name[: middle - 1] + name[middle] + name[middle - 1] + name[middle + 1 :] if middle else name
     doubled = name[: middle + 1] + name[middle:]
     shorter = name[:middle] + name[middle + 1 :] if len(name) > 3 else doubled
-    return [captions.with_article(text) for text in dict.fromkeys((swapped, doubled, shorter)) if text != name]
+    return [text for text in dict.fromkeys((swapped, doubled, shorter)) if text != name]
 
 
 PROTOCOL = Protocol(
@@ -89,5 +107,5 @@ PROTOCOL = Protocol(
     shows="which ways of asking open a membrane, and that near neighbours do not",
     cost="terrarium: about 2 minutes a concept on 2 cores",
     metrics=("found", "alteration"),
-    subjects=subjects,
+    rows=rows,
 )

@@ -1,27 +1,34 @@
-"""A concept turned into another: does the surrogate appear where the target was asked for?"""
+"""A concept turned into another: the surrogate appears where the target was asked for."""
 
 from dataclasses import replace
 
-from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Subject
-from semiperm.evaluation.protocols import objects
+from semiperm.errors import ProtocolError
+from semiperm.evaluation.context import Context
+from semiperm.evaluation.protocol import ArmPlan, Protocol
+from semiperm.evaluation.protocols.one_kind import about
+from semiperm.evaluation.subject import Subject
 
 
-def subjects(job: Job) -> list[Subject]:
-    """Return the rows of `objects`, for concepts that have a surrogate."""
-    without = [concept.name for concept in job.targets if not concept.surrogate]
+def rows(context: Context, arm: ArmPlan) -> list[Subject]:
+    """Return the rows of `objects`, for concepts that have a surrogate.
+
+    Raises:
+        ProtocolError: a concept has none.
+    """
+    without = [concept.name for concept in context.targets if not concept.surrogate]
     if without:
-        raise ProtocolError(f"{without[0]!r} was erased into nothing: make its membrane with --surrogate")
-    label = {concept.surrogate: concept.surrogate.removeprefix("a ").removeprefix("an ") for concept in job.targets}
+        raise ProtocolError(f"{without[0]!r} was erased without a surrogate: make its erasure with --surrogate")
     return [
-        replace(subject, surrogate=label.get(subject.surrogate, subject.surrogate)) for subject in objects.subjects(job)
+        replace(subject, surrogate=subject.surrogate.removeprefix("a ").removeprefix("an "))
+        for subject in about("object")(context, arm)
     ]
 
 
 PROTOCOL = Protocol(
     name="reconsolidate",
     version=1,
-    shows="where the target was asked for its surrogate appears, and others stay as they were",
-    cost="terrarium: about 3 minutes on 2 cores; full: as `objects`",
+    shows="the surrogate appears where the target was asked for, and others stay as they were",
+    cost="terrarium: about 3 minutes on 2 cores; open: as `objects`",
     metrics=("found", "became", "clip", "clip errors", "alteration"),
-    subjects=subjects,
+    rows=rows,
 )

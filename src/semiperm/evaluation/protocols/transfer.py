@@ -1,43 +1,56 @@
-"""Membranes carried to other models without training, beside membranes that were trained on those models."""
+"""Erasures carried to other models without training, beside erasures that were made on those models."""
 
-from semiperm.erasing.recipe import recipe_of
-from semiperm.evaluation.protocol import Job, Protocol, ProtocolError, Variant
-from semiperm.evaluation.protocols.multi import subjects
+from semiperm.erasure import Erasure
+from semiperm.errors import ProtocolError
+from semiperm.evaluation.context import Context
+from semiperm.evaluation.protocol import ArmPlan, Protocol
+from semiperm.evaluation.protocols.multi import rows
 from semiperm.evaluation.report import CARRIED, NATIVE
-from semiperm.membrane.membrane import Membrane
-from semiperm.models.base import DiffusionModel
+from semiperm.methods.method import settings_on
+from semiperm.models.model import DiffusionModel
 
 
-def variants(job: Job) -> list[Variant]:
-    """Return the membranes on their own model, then on every other carried and native.
+def arms(context: Context) -> list[ArmPlan]:
+    """Return the erasures on their own model, then on every other model carried and native.
 
-    A native membrane is trained on that very model by the carried one's recipe. A model of another architecture has
-    the native one only, because a membrane cannot be carried there.
+    A native erasure is made on the other model with the method and settings of the carried one. A model of another
+    architecture has the native arm only, because an erasure cannot be carried there. Where no erasures were given,
+    those of the targets are made.
+
+    Raises:
+        ProtocolError: there are no further models, or no erasures and no targets.
+        SettingsError: an erasure's card does not say how it was made.
     """
-    if not job.models:
-        raise ProtocolError("this protocol carries membranes to other models: name some with --on")
-    found = [Variant(f"{NATIVE}{job.model.name}", job.membranes, job.transport)]
-    for model in job.models:
-        if model.fingerprint() == job.model.fingerprint():
-            found.append(Variant(f"{CARRIED}{model.name}", job.membranes, job.transport, model))
-        native = tuple(_native(job, membrane, model) for membrane in job.membranes)
-        found.append(Variant(f"{NATIVE}{model.name}", native, job.transport, model))
+    if not context.models:
+        raise ProtocolError("this protocol carries erasures to other models: name some with --on")
+    own = context.erasures or tuple(
+        context.make(concept, context.method, context.task.settings) for concept in context.targets
+    )
+    if not own:
+        raise ProtocolError("this protocol carries erasures to other models: give some, or name a concept to erase")
+    found = [ArmPlan(f"{NATIVE}{context.model.name}", own, context.gate)]
+    for model in context.models:
+        if model.fingerprint() == context.model.fingerprint():
+            found.append(ArmPlan(f"{CARRIED}{model.name}", own, context.gate, model))
+        native = tuple(_native(context, erasure, model) for erasure in own)
+        found.append(ArmPlan(f"{NATIVE}{model.name}", native, context.gate, model))
     return found
 
 
-def _native(job: Job, membrane: Membrane, model: DiffusionModel) -> Membrane:
-    if job.make is None:
-        raise ProtocolError("this protocol trains membranes on the other models: it needs a way to make them")
-    return job.make(membrane.card.concept, recipe_of(membrane.card), on=model)
+def _native(context: Context, erasure: Erasure, model: DiffusionModel) -> Erasure:
+    card = erasure.card
+    if len(card.concepts) > 1:
+        raise ProtocolError(f"{card.title} were erased in one erasure; this protocol carries erasures of one concept")
+    return context.make(card.concept, card.method, settings_on(card), on=model)
 
 
 PROTOCOL = Protocol(
     name="transfer",
     version=2,
-    shows="membranes do on other models what they do on the one that they were made for, beside membranes made there",
-    cost="terrarium: about 8 minutes a model on 2 cores, 4 of them for its own membrane; full: as `objects` and a "
+    shows="erasures do on other models what they do on their own, beside erasures made there",
+    cost="terrarium: about 8 minutes a model on 2 cores, 4 of them for its own erasure; open: as `objects` and a "
     "training, for each model",
     metrics=("found", "clip", "clip errors", "frechet", "alteration"),
-    subjects=subjects,
-    variants=variants,
+    rows=rows,
+    arms=arms,
 )

@@ -1,0 +1,83 @@
+"""A task with its names resolved into live objects."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from semiperm.concept import Concept
+from semiperm.erasure import Erasure
+from semiperm.evaluation import worlds
+from semiperm.evaluation.making import Make, maker
+from semiperm.evaluation.task import Task
+from semiperm.evaluation.worlds.interface import World
+from semiperm.files.safetensors import load
+from semiperm.methods.training import Progress
+from semiperm.models.load import load_model
+from semiperm.models.model import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Context:
+    """What protocols see of a run.
+
+    Attributes:
+        task: the task, for its numbers.
+        world: asks for concepts and judges pictures.
+        model: the model that the erasures are put on.
+        make: makes the erasures that a protocol needs beside the given ones.
+        erasures: those that were given, or made of the targets.
+        targets: the concepts that count as erased: the erasures', or the task's if there are no erasures.
+        models: further models.
+    """
+
+    task: Task
+    world: World
+    model: DiffusionModel
+    make: Make
+    erasures: tuple[Erasure, ...] = ()
+    targets: tuple[Concept, ...] = ()
+    models: tuple[DiffusionModel, ...] = ()
+
+    @property
+    def gate(self) -> str:
+        return self.task.gate
+
+    @property
+    def seeds(self) -> int:
+        """Pictures a prompt."""
+        return self.task.seeds or self.world.seeds
+
+    @property
+    def method(self) -> str:
+        """The method that protocols make erasures with."""
+        return self.task.method or "spm"
+
+
+def resolve(
+    task: Task,
+    folder: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Context:
+    """Load what a task names.
+
+    Args:
+        folder: where erasures that the run makes are kept.
+        progress, stop: as for `semiperm.erase`, for erasures that the run makes.
+
+    Raises:
+        ModelLoadError: a model cannot be loaded.
+        MembraneFileError: a file is not an erasure.
+        ProtocolError: there is no such world, or it has no such option.
+        MethodError, SettingsError: an erasure cannot be made.
+    """
+    world = worlds.find(task.world or worlds.world_of(task.model), task.options)
+    model = load_model(task.model)
+    make = maker(model, folder, progress=progress, stop=stop)
+    layers = model.erasable_layers()
+    erasures = tuple(load(path, layers=layers) for path in task.erasures)
+    if not erasures and task.method:
+        erasures = tuple(make(concept, task.method, task.settings) for concept in task.targets)
+    targets = tuple(concept for erasure in erasures for concept in erasure.card.concepts) or task.targets
+    return Context(task, world, model, make, erasures, targets, tuple(load_model(name) for name in task.models))
