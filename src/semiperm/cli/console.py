@@ -1,0 +1,161 @@
+"""The terminal: what commands print, how errors look, and progress bars."""
+
+import platform
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from semiperm.errors import SemipermError, Stopped
+
+# Prompts, names and paths are text: brackets and colons in them are not markup.
+console = Console(markup=False, emoji=False, highlight=False)
+errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+
+# printing
+
+
+def printable(text: object) -> str:
+    """Return a text with escapes, as in repr(), for all characters that could control the terminal."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
+
+
+def say(text: object) -> None:
+    """Print a line."""
+    console.print(Text(printable(text)), soft_wrap=True)
+
+
+def warn(text: object) -> None:
+    """Print a line to the standard error."""
+    errors.print(Text(printable(text)), soft_wrap=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", bold: Sequence[int] = ()) -> None:
+    """Print a table; `bold` are the numbers of the rows that stand out."""
+    drawn = Table(title=printable(title) or None)
+    for name in head:
+        # Cut nothing off: names and hashes are there to be copied.
+        drawn.add_column(printable(name), overflow="fold")
+    for number, row in enumerate(rows):
+        drawn.add_row(*map(printable, row), style="bold" if number in bold else None)
+    console.print(drawn)
+
+
+# errors
+
+
+class Commands(TyperGroup):
+    """The application: shows users' errors as one sentence, and says of all others that they are bugs.
+
+    The exit status is 1 for errors and 130 for a command that was stopped.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Stopped, KeyboardInterrupt):
+            raise stopped() from None
+        except BrokenPipeError:
+            # `semiperm ... | head` is no error; typer exits quietly.
+            raise
+        except Exception as error:
+            # Typer's own exceptions (exits, wrong usage) have an exit status; some versions of typer bring their own
+            # copy of click, so that these cannot be named by click's classes.
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort):
+                raise
+            if ctx.params.get("debug"):
+                for line in "".join(traceback.format_exception(error)).splitlines():
+                    warn(line)
+            text = Text.assemble(("error: ", "bold red"), printable(_sentence(error) or _bug(error)))
+            errors.print(text, soft_wrap=True)
+            raise typer.Exit(1) from None
+
+
+def stopped(note: str = "") -> typer.Exit:
+    """Print that a command was stopped, and return the exception that ends it."""
+    warn(f"stopped; {note}" if note else "stopped")
+    return typer.Exit(130)
+
+
+@contextmanager
+def resumable(note: str) -> Iterator[None]:
+    """Print how to resume if the command is stopped within the context."""
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt):
+        raise stopped(note) from None
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message of an error that a user can cause; empty for all others."""
+    if isinstance(error, SemipermError):
+        return _one_line(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _one_line(error)
+    # Only concepts are made from what a user types without a check of their own.
+    if isinstance(error, ValidationError) and error.title == "Concept":
+        return _one_line(error.errors()[0]["msg"].removeprefix("Value error, "))
+    # torch.OutOfMemoryError and MemoryError; torch need not be imported to tell.
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+        return (
+            f"There is not enough memory: {_one_line(error)} Use a smaller --batch or fewer pictures, "
+            "`erase --preset low-vram`, or another --device."
+        )
+    return ""
+
+
+def _bug(error: Exception) -> str:
+    versions = [f"{name} {found}" for name in ("semiperm", "torch", "diffusers") if (found := _version(name))]
+    return (
+        f"semiperm failed unexpectedly ({type(error).__name__}: {_one_line(error)}). This is a bug. Run the command "
+        "again as `semiperm --debug ...` and report the command and its whole output to the maintainers "
+        f"({', '.join(versions)}, Python {platform.python_version()}, {platform.system()})."
+    )
+
+
+def _one_line(error: object) -> str:
+    return re.sub(r"\s*\n\s*", " ", str(error).strip())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+# progress
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[str, int, int, Mapping[str, float]], None]]:
+    """Show a progress bar on a terminal; yields a function of the name, steps done, steps in all, and figures."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as drawn:
+        task = drawn.add_task("", total=None, figures="")
+
+        def show(name: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            shown = "  ".join(
+                f"{figure} {value:,}" if isinstance(value, int) else f"{figure} {value:.3g}"
+                for figure, value in figures.items()
+            )
+            drawn.update(task, description=printable(name), completed=done, total=total, figures=printable(shown))
+
+        yield show
