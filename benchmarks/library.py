@@ -1,4 +1,4 @@
-"""Put many membranes for one model into a library and load all of them into one stack, by the clock.
+"""Time many membranes of one model: added to a library, verified, loaded and put on one stack.
 
 python -m benchmarks.library --count 1000
 """
@@ -19,21 +19,23 @@ from torch import nn
 from benchmarks.real import UNETS
 from semiperm import load_model
 from semiperm.concept import Concept
-from semiperm.erasing.recipe import Recipe
-from semiperm.membrane.files import save
-from semiperm.membrane.library import Library
-from semiperm.membrane.membrane import Card, Membrane
-from semiperm.membrane.stack import Stack
-from semiperm.models.base import erasable_layers
+from semiperm.erasure import Card
+from semiperm.files.library import Library
+from semiperm.files.safetensors import save
+from semiperm.gate import ProbeGate
+from semiperm.membrane import Membrane
+from semiperm.methods.spm.settings import SpmSettings
+from semiperm.models.layers import erasable_layers
+from semiperm.stack import Stack
 
 
 @contextmanager
 def timed(what: str, console: Console) -> Iterator[None]:
-    """Print how many seconds something took, and how many of them the processor worked for it."""
+    """Print the seconds that something took, by the clock and of the processor."""
     began, worked = time.perf_counter(), time.process_time()
     yield
-    told = f"{time.perf_counter() - began:7.2f} s, {time.process_time() - worked:7.2f} s of the processor"
-    console.print(f"{what:<30} {told}")
+    seconds = f"{time.perf_counter() - began:7.2f} s, {time.process_time() - worked:7.2f} s of the processor"
+    console.print(f"{what:<30} {seconds}")
 
 
 def write(layers: Mapping[str, nn.Module], count: int, folder: Path) -> list[Path]:
@@ -41,10 +43,9 @@ def write(layers: Mapping[str, nn.Module], count: int, folder: Path) -> list[Pat
     files = []
     for number in range(count):
         draw = torch.Generator().manual_seed(number)
-        card = Card(
-            concept=Concept(name=f"concept {number}"), gate={"weight": torch.randn(768, generator=draw).tolist()}
-        )
-        start = Membrane.zero(layers, card, Recipe().rank, draw)
+        gate = ProbeGate(weight=tuple(torch.randn(768, generator=draw).tolist()), bias=0.0, threshold=0.5)
+        card = Card(concepts=(Concept(name=f"concept {number}"),), gate=gate)
+        start = Membrane.zero(layers, card, SpmSettings().rank, draw)
         up = {path: torch.randn(up.shape, generator=draw) for path, up in start.up.items()}
         files.append(save(Membrane(start.card, start.down, up), folder / f"concept-{number}.safetensors"))
     return files
@@ -52,9 +53,9 @@ def write(layers: Mapping[str, nn.Module], count: int, folder: Path) -> list[Pat
 
 def main(
     count: Annotated[int, typer.Option(min=1)] = 1000,
-    shape: Annotated[str, typer.Option(help="terrarium, sd15, sd21 or sdxl: whose layers they have")] = "terrarium",
+    shape: Annotated[str, typer.Option(help="the model of the layers: terrarium, sd15, sd21 or sdxl")] = "terrarium",
 ) -> None:
-    """Make, add, load and stack membranes; the denoiser has random weights but for the terrarium's."""
+    """Make, add, load and stack membranes; only the terrarium's denoiser has trained weights."""
     console = Console()
     denoiser = load_model(device="cpu").denoiser if shape == "terrarium" else UNet2DConditionModel(**UNETS[shape])
     layers = erasable_layers(denoiser)
@@ -69,11 +70,12 @@ def main(
         with timed("verifying it", console):
             assert not library.verify()
         with timed("loading all", console):
-            membranes = library.load()
+            erasures = library.load()
         stack = Stack(denoiser)
-        with timed("putting them into a stack", console):
+        with timed("putting them on a stack", console):
             stack.inject()
-            stack.add_all({membrane.card.concept.name: membrane for membrane in membranes})
+            stack.add_all({one.card.concept.name: one for one in erasures if isinstance(one, Membrane)})
+        assert len(stack) == count
         with timed("opening one of them", console):
             stack.set_permeability(torch.eye(1, count))
         size = sum(file.stat().st_size for file in files)

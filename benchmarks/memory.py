@@ -1,4 +1,4 @@
-"""How much memory an erasure takes on the GPU: counted on the meta device, and measured where there is a GPU.
+"""GPU memory of an erasure: counted on the meta device, and measured if there is a GPU.
 
 python -m benchmarks.memory
 """
@@ -16,60 +16,62 @@ from torch import nn
 from benchmarks.meter import Meter, without_numbers
 from benchmarks.real import REAL, Real
 from semiperm.concept import Concept
-from semiperm.erasing import fit
-from semiperm.erasing.anchors import Anchors
-from semiperm.erasing.recipe import LOW_VRAM, Recipe, load_recipe
-from semiperm.erasing.run import Counted
-from semiperm.membrane.membrane import Card, Membrane
-from semiperm.models.base import PROMPTS_AT_ONCE, DiffusionModel
+from semiperm.erasure import Card
+from semiperm.membrane import Membrane
+from semiperm.methods.spm import spm
+from semiperm.methods.spm.anchors import Anchors
+from semiperm.methods.spm.settings import LOW_VRAM, SpmSettings
+from semiperm.methods.training import Run
+from semiperm.methods.trajectories import Counted
+from semiperm.models.model import PROMPTS_AT_ONCE, DiffusionModel
 
 GIB = 2**30
-# bytes for a weight of a linear layer: bitsandbytes' NF4 has one float32 scale for 64 weights, its int8 one for a row
+# Bytes for a weight of a linear layer: bitsandbytes' NF4 has one float32 scale for 64 weights, its int8 one for a row.
 BASES: dict[str, float] = {"bfloat16": 2.0, "8 bits": 1.0, "4 bits": 0.5 + 4 / 64}
-# all steps are alike, and two trajectory steps are the least there are
-SHORT = {"steps": 1, "trajectory_steps": 2}
+# All steps take the same memory, and a trajectory has at least two.
+SHORT: dict[str, Any] = {"steps": 1, "trajectory_steps": 2}
 COLUMNS = ("model", "denoiser", "membrane", "encoding", "plain", "low-vram", "8 bits", "4 bits")
 
 
-def train(model: DiffusionModel, recipe: Recipe) -> None:
-    """Train a membrane as `erase` does, on a few random anchors."""
+def train(model: DiffusionModel, settings: SpmSettings) -> None:
+    """Train a membrane as the method `spm` does, on a few random anchors."""
     count, concept = 32, Concept(name="cat")
     held = Anchors(
         ("",) * count, model.encode([""] * count), torch.full((count,), 1 / count), (1, 2, 3), ("",) * (count - 1)
     )
-    start = Membrane.zero(model.erasable_layers(), Card(concept=concept), recipe.rank_for(concept))
-    with fit.frozen(model):
-        fit._train(model, start, held, recipe, Counted(model), None, False, True, None)
+    start = Membrane.zero(model.erasable_layers(), Card(concepts=(concept,)), settings.rank_for(concept))
+    with spm.frozen(model):
+        spm._trained(model, start, held, settings, Counted(model), Run())
 
 
-def estimated(model: DiffusionModel, recipe: Recipe) -> int:
-    """Return the most bytes beside the denoiser's weights while a membrane is trained on the meta device."""
-    # membranes wait on the CPU for a denoiser of which nothing is there; here all of it is
-    here = mock.patch("semiperm.membrane.stack._home", lambda _: (model.device, None))
+def estimated(model: DiffusionModel, settings: SpmSettings) -> int:
+    """Return the peak of bytes beside the denoiser's weights while a membrane is trained on the meta device."""
+    # A stack takes meta weights for offloaded ones, and keeps its membranes on the CPU; here they belong on meta too.
+    here = mock.patch("semiperm.stack._home", lambda _: (model.device, None))
     with Meter(str(model.device), [model.denoiser]) as meter, without_numbers(), here:
-        train(model, recipe)
+        train(model, settings)
     return meter.peak
 
 
-def measured(model: DiffusionModel, recipe: Recipe) -> int:
-    """Return the most bytes beside the denoiser's weights while a membrane is trained on a GPU."""
+def measured(model: DiffusionModel, settings: SpmSettings) -> int:
+    """Return the peak of bytes beside the denoiser's weights while a membrane is trained on a GPU."""
     gc.collect()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    train(model, recipe)
+    train(model, settings)
     return torch.cuda.max_memory_allocated() - before
 
 
-def peak(real: Real, device: str, recipe: Recipe, checkpointing: bool) -> int:
-    """Return what training takes beside the weights of the denoiser, in bytes."""
+def peak(real: Real, device: str, settings: SpmSettings, checkpointing: bool) -> int:
+    """Return the bytes that training takes beside the weights of the denoiser."""
     denoiser: Any = real.denoiser(device)
     if checkpointing:
         denoiser.enable_gradient_checkpointing()
-    return (estimated if device == "meta" else measured)(real.model(denoiser, device), recipe)
+    return (estimated if device == "meta" else measured)(real.model(denoiser, device), settings)
 
 
 def encoding(real: Real) -> int:
-    """Return what encoding takes in bytes: one text encoder at a time, with its activations."""
+    """Return the bytes that encoding takes: one text encoder at a time, with its activations."""
     return max(_encoder(build, tokens) for build, tokens in real.encoders)
 
 
@@ -87,24 +89,24 @@ def _encoder(build: Callable[[], nn.Module], tokens: int) -> int:
 
 
 def weights(module: nn.Module, linear: float = 2.0) -> int:
-    """Return the bytes of a module in half precision, its linear layers' weights at some bytes a number.
+    """Return the bytes of a module in half precision, with `linear` bytes for each weight of its linear layers.
 
-    A quantised layer is unpacked while it works, so that the largest of them counts once more.
+    A quantised layer is unpacked in its call, so the largest of them counts once more.
     """
     layers = [layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Linear)]
     rest = sum(weight.numel() for weight in module.parameters()) - sum(layers)
     return round(2 * rest + linear * sum(layers) + (2 * max(layers) if linear < 2 else 0))
 
 
-def row(name: str, recipe: Recipe) -> list[str]:
+def row(name: str, settings: SpmSettings) -> list[str]:
     """Return one model's figures in GiB."""
     real = REAL[name]
     denoiser = real.denoiser("meta")
     concept = Concept(name="cat")
     layers = real.model(denoiser, "meta").erasable_layers()
-    membrane = Membrane.zero(layers, Card(concept=concept), recipe.rank_for(concept))
-    plain, little = (peak(real, "meta", recipe, checkpointing) for checkpointing in (False, True))
-    # weights, gradients and two moments, all in float32
+    membrane = Membrane.zero(layers, Card(concepts=(concept,)), settings.rank_for(concept))
+    plain, little = (peak(real, "meta", settings, checkpointing) for checkpointing in (False, True))
+    # Weights, gradients and two moments, all in float32.
     figures = [weights(denoiser), 16 * membrane.size, encoding(real), weights(denoiser) + plain]
     figures += [weights(denoiser, linear) + little for linear in BASES.values()]
     return [name, *(f"{figure / GIB:.2f}" if figure < GIB / 10 else f"{figure / GIB:.1f}" for figure in figures)]
@@ -115,20 +117,20 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="models; repeat it; all by default")] = None,
     measure: Annotated[bool, typer.Option(help="measure training as well if there is a GPU")] = True,
 ) -> None:
-    """Print a table in GiB; what is estimated and what is measured is said above it."""
+    """Print a table of estimates in GiB, and below it what was measured."""
     console = Console()
-    recipe = load_recipe("default", **{**LOW_VRAM, **SHORT, **({"at_once": at_once} if at_once else {})})
+    settings = SpmSettings(**{**LOW_VRAM, **SHORT, **({"at_once": at_once} if at_once else {})})
     console.print("estimated, in GiB:")
     console.print("| " + " | ".join(COLUMNS) + " |")
     console.print("|" + "---|" * len(COLUMNS))
     for name in only or REAL:
-        console.print("| " + " | ".join(row(name, recipe)) + " |", soft_wrap=True)
+        console.print("| " + " | ".join(row(name, settings)) + " |", soft_wrap=True)
     if not (measure and torch.cuda.is_available()):
         console.print("nothing is measured: there is no GPU")
         return
     for name in only or REAL:
         try:
-            found = f"{peak(REAL[name], 'cuda', recipe, True) / GIB:.1f}"
+            found = f"{peak(REAL[name], 'cuda', settings, True) / GIB:.1f}"
         except torch.OutOfMemoryError:
             found = "more than there is"
         console.print(f"{name}, measured beside the weights with low-vram: {found}", soft_wrap=True)

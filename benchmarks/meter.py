@@ -1,4 +1,4 @@
-"""How many bytes tensors hold at once while code runs: on the meta device too, where nothing is computed."""
+"""A meter of the bytes that tensors hold at once while code runs; it works on the meta device as well."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 
 class Meter(TorchDispatchMode):
-    """Counts the storages that operations make, those that autograd keeps among them, until they are freed.
+    """Counts the storages that operations allocate, those saved for autograd included, until they are freed.
 
     Attributes:
-        peak: the most bytes that there were at once, without those of the modules that were there before.
+        now: bytes at present, without those of the modules that existed before.
+        peak: the most bytes at once.
     """
 
     def __init__(self, device: str, there: Iterable[nn.Module] = ()) -> None:
@@ -35,7 +36,7 @@ class Meter(TorchDispatchMode):
         return found
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        # views share the storage of what they look at
+        # A view shares the storage of its base.
         if storage._cdata in self._known:
             return
         self._known.add(storage._cdata)
@@ -50,10 +51,10 @@ class Meter(TorchDispatchMode):
 
 @contextmanager
 def without_numbers() -> Iterator[None]:
-    """Let code run on the meta device that asks for attention or for a number.
+    """Let code run on the meta device that calls attention or reads a number.
 
-    Attention there would spell out every score; the kernels of a GPU keep the output and one sum a row, as the one
-    called here does. A number that is only shown is 0.
+    Attention on the meta device would allocate every score; the kernels of a GPU keep the output and one sum a row, as
+    the kernel called here does. Every number is read as 0.
     """
     with (
         mock.patch.object(F, "scaled_dot_product_attention", _attention),

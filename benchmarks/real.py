@@ -1,4 +1,4 @@
-"""The real networks by their published configurations, which need no memory on the meta device."""
+"""Real networks, built from their published configurations; on the meta device they take no memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,11 +23,12 @@ from transformers import (
     T5EncoderModel,
 )
 
-from semiperm.models.base import DiffusionModel, TextFeatures
 from semiperm.models.flow import Flux, StableDiffusion3
+from semiperm.models.model import DiffusionModel
 from semiperm.models.pixart import PixArt
 from semiperm.models.qwen_image import QwenImage
 from semiperm.models.stable_diffusion import StableDiffusion
+from semiperm.models.text import TextFeatures
 
 _FOUR_LEVELS: dict[str, Any] = {
     "sample_size": 64,
@@ -72,6 +73,7 @@ FLUX_DEV: dict[str, Any] = {
     "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768, "guidance_embeds": True,
     "axes_dims_rope": (16, 56, 56),
 }  # fmt: skip
+# transformer/config.json of PixArt-alpha/PixArt-Sigma-XL-2-1024-MS on the Hub
 PIXART_SIGMA: dict[str, Any] = {
     "sample_size": 128, "patch_size": 2, "in_channels": 4, "out_channels": 8, "num_layers": 28,
     "attention_head_dim": 72, "num_attention_heads": 16, "cross_attention_dim": 1152, "caption_channels": 4096,
@@ -79,6 +81,7 @@ PIXART_SIGMA: dict[str, Any] = {
     "norm_elementwise_affine": False, "norm_eps": 1e-6, "num_embeds_ada_norm": 1000, "interpolation_scale": 2,
     "use_additional_conditions": False,
 }  # fmt: skip
+# transformer/config.json of Qwen/Qwen-Image on the Hub
 QWEN_IMAGE: dict[str, Any] = {
     "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
     "num_attention_heads": 24, "joint_attention_dim": 3584, "guidance_embeds": False, "axes_dims_rope": (16, 56, 56),
@@ -129,12 +132,15 @@ class Real:
     """A published model.
 
     Attributes:
-        family, part, network, config: how it is seen, what its denoiser is called in a pipeline, and its class.
-        encoders: its text encoders, each with the tokens of a prompt that it reads.
-        text: tokens and channels of what the denoiser reads.
+        family: class of the DiffusionModel.
+        part: the denoiser's name in the pipeline, "unet" or "transformer".
+        network: class of the denoiser.
+        config: its configuration.
+        encoders: the text encoders, each with the number of tokens that it reads.
+        text: tokens and channels of the text features that the denoiser reads.
         pooled: channels of the pooled features, if the denoiser reads them.
-        condition: shapes of what else it reads of a prompt.
-        scheduler: makes its scheduler.
+        condition: shapes of further tensors that it reads, for one prompt.
+        scheduler: makes the scheduler.
     """
 
     family: Callable[..., DiffusionModel]
@@ -148,7 +154,7 @@ class Real:
     scheduler: Callable[[], Any] = DDIMScheduler
 
     def denoiser(self, device: str, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
-        """Build the denoiser with random weights, or on the meta device with none."""
+        """Build the denoiser, with random weights unless the device is meta."""
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
@@ -158,7 +164,7 @@ class Real:
             torch.set_default_dtype(before)
 
     def model(self, denoiser: nn.Module, device: str) -> DiffusionModel:
-        """Return the model around a denoiser; its text features are random, on the CPU, and cost nothing to encode."""
+        """Return the model around a denoiser; instead of encoding, it draws random text features on the CPU."""
         parts: dict[str, Any] = {
             part: SimpleNamespace(config=SimpleNamespace(projection_dim=self.pooled))
             for part in ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")[: 2 * min(2, len(self.encoders))]

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 
 from semiperm import load_model
-from semiperm.evaluation import grid
-from semiperm.evaluation.pictures import generate
+from semiperm.pictures import Row, generate, grid, save_png
 from semiperm.terrarium.relatives import PREFIX, RELATIVES, is_built
 
 PROMPTS = (
@@ -27,8 +26,8 @@ def main(out: Annotated[Path, typer.Option(help="where the picture goes")] = Pat
     rows = []
     for name in ("terrarium", *(PREFIX + one for one in built)):
         pictures = generate(load_model(name).pipeline, PROMPTS, range(len(PROMPTS)))
-        rows.append(grid.Row(name, pictures, PROMPTS))
-    grid.save(grid.draw(rows), out)
+        rows.append(Row(name, pictures, PROMPTS))
+    save_png(grid(rows), out)
     Console().print(out)
 
 
