@@ -77,6 +77,13 @@ GATES: dict[str, GateOf] = {
 }
 
 
+def judge_prompts(gates: Sequence[Gate], model: DiffusionModel, prompts: Sequence[str]) -> Tensor:
+    """Return how far each gate opens for each prompt: (B, K). Of a prompt that is truncated, all parts are judged."""
+    parts = [parts_of(prompt, model.tokens) for prompt in prompts]
+    gamma = judge(gates, Shown(model.encode([part for some in parts for part in some]), model))
+    return torch.stack([rows.amax(0) if gates else rows[0] for rows in gamma.split([len(some) for some in parts])])
+
+
 class Guard:
     """A diffusers pipeline wearing erasures of any kind; called like the pipeline itself.
 
@@ -161,10 +168,7 @@ class Guard:
     def permeability(self, prompts: str | Sequence[str]) -> Permeability:
         """Return how far each membrane opens for each prompt."""
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        parts = [parts_of(prompt, self.model.tokens) for prompt in prompts]
-        gamma = self.judge(self.model.encode([part for some in parts for part in some]))
-        rows = [part.amax(0) if len(self.stack) else part[0] for part in gamma.split([len(some) for some in parts])]
-        return Permeability(tuple(prompts), tuple(self.stack.names), torch.stack(rows))
+        return Permeability(tuple(prompts), tuple(self.stack.names), judge_prompts(self._gates(), self.model, prompts))
 
     def judge(self, text: TextFeatures) -> Tensor:
         """Return how far each membrane opens for text features: (B, K).
@@ -172,8 +176,10 @@ class Guard:
         Raises:
             GateError: a gate cannot judge them.
         """
-        gates = [self._gate_of(self._cards[name]) for name in self.stack.names]
-        return judge(gates, Shown(text, self.model))
+        return judge(self._gates(), Shown(text, self.model))
+
+    def _gates(self) -> list[Gate]:
+        return [self._gate_of(self._cards[name]) for name in self.stack.names]
 
     def _of_prompt(self, prompt: str) -> Tensor:
         if prompt not in self._judged:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semiperm.erasure import Card, Erasure, Kind
 from semiperm.errors import CoverageError, listed
-from semiperm.guarded import Guard
+from semiperm.guarded import Guard, fitted, judge_prompts
 from semiperm.models.layers import fingerprint, sizes
 from semiperm.models.model import DiffusionModel
 
@@ -43,14 +43,14 @@ class Membrane(Erasure):
         for path in self.down:
             ranks.setdefault(_rank_of_pair(path, self.down[path], self.up[path]), path)
         if len(ranks) > 1:
-            told = " and ".join(f"{rank} (in {path})" for rank, path in ranks.items())
-            raise ValueError(f"every layer must have the same rank, but there are {told}")
+            found = " and ".join(f"{rank} (in {path})" for rank, path in ranks.items())
+            raise ValueError(f"every layer must have the same rank, but there are {found}")
         facts = {"layers": len(self.down), "rank": next(iter(ranks))}
         if self.card.layers == 0:
             object.__setattr__(self, "card", self.card.model_copy(update=facts))
         for name, fact in facts.items():
-            if (promised := getattr(self.card, name)) != fact:
-                raise ValueError(f"the card promises {name} = {promised}, but the weights have {fact}")
+            if (stated := getattr(self.card, name)) != fact:
+                raise ValueError(f"the card promises {name} = {stated}, but the weights have {fact}")
 
     @classmethod
     def zero(
@@ -67,7 +67,7 @@ class Membrane(Erasure):
         for path, layer in layers.items():
             inputs, outputs, kernel = sizes(path, layer)
             down[path] = torch.empty(rank, inputs, *kernel)
-            # this a makes the bound 1 / sqrt(fan in), whatever the rank
+            # With this a the bound is 1 / sqrt(fan in), whatever the rank.
             nn.init.kaiming_uniform_(down[path], a=5**0.5, generator=generator)
             up[path] = torch.zeros(outputs, rank, *(1 for _ in kernel))
         facts = {"layers": len(down), "rank": rank, "fingerprint": fingerprint(layers)}
@@ -79,7 +79,7 @@ class Membrane(Erasure):
 
     @property
     def size(self) -> int:
-        """How many numbers it is made of."""
+        """Number of parameters."""
         return sum(tensor.numel() for side in (self.down, self.up) for tensor in side.values())
 
     @property
@@ -92,7 +92,7 @@ class Membrane(Erasure):
         return type(self)(Card.model_validate(self.card.model_dump() | changes), self.down, self.up)
 
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """Return the membrane in another precision or place; what is there already is shared, not copied."""
+        """Return the membrane in another precision or on another device; tensors that are there already are shared."""
 
         def moved(side: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {path: tensor.to(device=device, dtype=dtype) for path, tensor in side.items()}
@@ -107,8 +107,7 @@ class Membrane(Erasure):
 
     def opens(self, model: DiffusionModel, prompts: Sequence[str]) -> Tensor | None:
         """Return how far the membrane's own gate opens for each prompt: (B,)."""
-        with Guard(model, [self]) as guarded:
-            return guarded.opens(prompts)
+        return judge_prompts([fitted(self.card)], model, list(prompts))[:, 0]
 
     def delta(self, path: str) -> Tensor:
         """Return what the membrane, fully open, adds to the weight of one layer: (O, I) or (O, I, kh, kw)."""
@@ -139,9 +138,14 @@ class Membrane(Erasure):
                 problems["misshapen"].append(path)
         problems["misshapen"].sort()
         if any(problems.values()):
-            told = _told(problems, first="model", other="membrane")
+            parts = {
+                "missing": "only the model has",
+                "foreign": "only the membrane has",
+                "misshapen": "of different sizes are",
+            }
+            found = "; ".join(f"{parts[kind]} {listed(paths)}" for kind, paths in problems.items() if paths)
             raise CoverageError(
-                f"{self._title} does not fit this model: {told}. A membrane can only be carried to checkpoints of the "
+                f"{self._title} does not fit this model: {found}. A membrane can only be carried to checkpoints of the "
                 "architecture that it was made for.",
                 **problems,
             )
@@ -172,12 +176,3 @@ def _respelled(tensor: Tensor, kernel_axes: int) -> Tensor:
     if kernel_axes == 0 and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
         return tensor[:, :, 0, 0]
     return tensor
-
-
-def _told(problems: Mapping[str, Sequence[str]], *, first: str, other: str) -> str:
-    parts = {
-        "missing": f"only the {first} has",
-        "foreign": f"only the {other} has",
-        "misshapen": "of different sizes are",
-    }
-    return "; ".join(f"{parts[kind]} {listed(paths)}" for kind, paths in problems.items() if paths)

@@ -355,13 +355,13 @@ class Stack:
 
     def _open(self, gamma_BK: Tensor) -> None:
         self._check_injected("opened")
+        _refuse_bypassed(self.denoiser)
         places = _places(self.denoiser, self._wrapped)
         if lost := [path for path in self._wrapped if path not in places]:
             raise StackError(
                 f"these layers were exchanged while the stack was on: {listed(lost)}; eject it before the denoiser is "
                 "changed, and make a new one"
             )
-        _refuse_bypassed(self.denoiser)
         _refuse_cast(self._wrapped)
         if gamma_BK.ndim != 2 or gamma_BK.shape[0] == 0 or gamma_BK.shape[1] != len(self):
             raise StackError(

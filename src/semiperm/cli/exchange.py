@@ -42,6 +42,7 @@ def push(
     from semiperm import load
     from semiperm.files import hub
 
+    options.quieten()
     say(hub.push(load(membrane), repo, grid=grid, private=private))
 
 
@@ -55,6 +56,7 @@ def pull(
     from semiperm import load, save
     from semiperm.files import hub
 
+    options.quieten()
     found = hub.find(repo, revision=revision, filename=file)
     # The owner of the repository chose that name, so it must not overwrite a file here.
     if out is None and Path(found.name).exists():

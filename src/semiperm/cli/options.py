@@ -81,10 +81,12 @@ def load_model(name: str, device: str | None = None, *, low_vram: bool = False) 
 def quieten() -> None:
     """Turn off the progress bars of other libraries."""
     from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    disable_progress_bars()
 
 
 def settings(texts: Sequence[str]) -> dict[str, Any]:

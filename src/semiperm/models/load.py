@@ -128,9 +128,9 @@ def _from_folder(path: Path, dtype: torch.dtype, **parts: Any) -> Any:
     listed = _index(path)
     class_name = listed["_class_name"]
     weights = [file.name for file in path.glob("*/*.safetensors")]
-    # a folder saved with variant="fp16" has no other weights, and diffusers finds them only when told
+    # A folder that was saved with variant="fp16" has no other weights, and diffusers must be given the variant.
     variant = "fp16" if weights and all(".fp16." in file for file in weights) else None
-    # SD3 may be kept without its largest text encoder, which diffusers takes for an oversight unless told
+    # SD3 may be stored without its largest text encoder; without an explicit None diffusers calls that an error.
     optional = _family(str(class_name)).optional_parts
     absent = {part: None for part in optional if listed.get(part) in (None, [None, None])}
     return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant, **absent, **parts)

@@ -1,0 +1,12 @@
+from .api import erase as erase
+from .api import guard as guard
+from .concept import Concept as Concept
+from .erasure import Card as Card
+from .erasure import Erasure as Erasure
+from .erasure import WeightDelta as WeightDelta
+from .errors import SemipermError as SemipermError
+from .files.safetensors import load as load
+from .files.safetensors import save as save
+from .guarded import Guard as Guard
+from .membrane import Membrane as Membrane
+from .models.load import load_model as load_model
