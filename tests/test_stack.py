@@ -701,7 +701,7 @@ def test_adapters_that_may_bypass_the_layers_are_refused_before_and_after() -> N
         early.set_permeability(torch.ones(1, 1))
     early.eject()
     for attempt in (lambda: Stack(unet), early.inject):
-        with pytest.raises(StackError, match=r"no LoRA.*to_q.*bypass"):
+        with pytest.raises(StackError, match=r"not LoRAs.*to_q.*bypass"):
             attempt()
 
 

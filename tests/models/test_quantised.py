@@ -48,9 +48,39 @@ def in_bytes(denoiser: nn.Module) -> None:
                 setattr(module, name, Bytes(child))
 
 
-def by_torchao(denoiser: nn.Module) -> None:
-    quantization = pytest.importorskip("torchao.quantization")
-    quantization.quantize_(denoiser, quantization.Int8WeightOnlyConfig())
+class Int8(Tensor):
+    """A weight that is a tensor subclass, as torchao's are: eight-bit numbers that linear() unpacks."""
+
+    packed: Tensor
+    scale: float
+
+    @staticmethod
+    def __new__(cls, weight: Tensor) -> "Int8":
+        make: Any = Tensor._make_wrapper_subclass
+        return make(cls, weight.shape, dtype=weight.dtype, device=weight.device, requires_grad=False)
+
+    def __init__(self, weight: Tensor) -> None:
+        self.scale = float(weight.detach().abs().max()) / 127
+        self.packed = (weight.detach() / self.scale).round().to(torch.int8)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.linear:
+            weight = args[1]
+            return F.linear(args[0], weight.packed.to(args[0]) * weight.scale, *args[2:], **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+            return args[0]
+        raise NotImplementedError(f"{func} reads an eight-bit weight")
+
+
+def in_subclasses(denoiser: nn.Module) -> None:
+    for module in denoiser.modules():
+        if type(module) is nn.Linear:
+            module.weight = nn.Parameter(Int8(module.weight), requires_grad=False)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +88,7 @@ def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     use_few_words(monkeypatch)
 
 
-@pytest.mark.parametrize("quantise", [in_bytes, by_torchao])
+@pytest.mark.parametrize("quantise", [in_bytes, in_subclasses])
 @pytest.mark.parametrize("build", [tiny_pipeline, tiny_flux_pipeline])
 def test_a_quantised_base_is_erased_from_and_guarded_as_it_is(
     build: Callable[[], Any], quantise: Callable[[nn.Module], None], tmp_path: Path

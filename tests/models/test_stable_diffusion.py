@@ -5,6 +5,12 @@ from typing import Any
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_edm_euler import EDMEulerScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 
 from semiperm.errors import ModelLoadError
 from semiperm.models.model import PROMPTS_AT_ONCE
@@ -197,3 +203,29 @@ def test_a_repeated_prompt_is_encoded_once_and_returned_in_its_places(monkeypatc
     for row, one in enumerate(alone):
         assert torch.allclose(features.hidden_BTC[row], one.hidden_BTC[0], atol=1e-6)
         assert features.ids is not None and one.ids is not None and features.ids[row] == one.ids[0]
+
+
+def test_noise_that_ddim_does_not_have_is_refused_for_training() -> None:
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = EDMEulerScheduler()
+    model = StableDiffusion(pipeline)
+    with pytest.raises(ModelLoadError, match="EDMEulerScheduler has no betas"):
+        model.schedule(10)
+
+
+def test_a_flow_scheduler_under_a_unet_is_refused() -> None:
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ModelLoadError, match="prediction type is 'None'"):
+        StableDiffusion(pipeline)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [EulerDiscreteScheduler, DPMSolverMultistepScheduler, PNDMScheduler, LCMScheduler]
+)
+def test_schedulers_with_betas_are_trained_on_their_own(scheduler: Any) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = scheduler(beta_start=0.002, beta_end=0.02, beta_schedule="linear", prediction_type="epsilon")
+    found = StableDiffusion(pipeline).schedule(10)
+    expected = torch.cumprod(1 - torch.linspace(0.002, 0.02, 1000), 0)
+    torch.testing.assert_close(found.alphas_cumprod, expected)

@@ -32,7 +32,7 @@ class PixArt(DiffusionModel):
 
     @property
     def prediction_type(self) -> str:
-        return str(self.pipeline.scheduler.config.prediction_type)
+        return str(self.pipeline.scheduler.config.get("prediction_type"))
 
     def latent_shape(self) -> tuple[int, int, int]:
         size = int(self._config.sample_size)

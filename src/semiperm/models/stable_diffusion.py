@@ -19,7 +19,16 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 def ddim(scheduler: Any, steps: int, **changes: Any) -> Any:
-    """Return DDIM with the betas and prediction type of any other scheduler."""
+    """Return DDIM with the betas and prediction type of any other scheduler.
+
+    Raises:
+        ModelLoadError: the scheduler has no betas, for instance because it is EDM's, so its noise is not DDIM's.
+    """
+    if "beta_schedule" not in scheduler.config and not scheduler.config.get("trained_betas"):
+        raise ModelLoadError(
+            f"The scheduler {type(scheduler).__name__} has no betas, so noisy states to train on cannot be made with "
+            "DDIM: give the pipeline a DDIM, Euler or DPM++ scheduler of the same model for training."
+        )
     # DDIM clips by default, which latents must not be; other schedulers have no such setting.
     config = {"clip_sample": False, **dict(scheduler.config), **changes}
     found: Any = DDIMScheduler.from_config(config)
@@ -66,7 +75,8 @@ class StableDiffusion(DiffusionModel):
 
     @property
     def prediction_type(self) -> str:
-        return str(self.pipeline.scheduler.config.prediction_type)
+        # Flow schedulers have none.
+        return str(self.pipeline.scheduler.config.get("prediction_type"))
 
     def latent_shape(self) -> tuple[int, int, int]:
         size = self._config.sample_size
