@@ -12,6 +12,9 @@ import torch
 from accelerate import cpu_offload_with_hook
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.pipelines.auto_pipeline import AutoPipelineForImage2Image
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_instruct_pix2pix import (
+    StableDiffusionInstructPix2PixPipeline,
+)
 from torch import Tensor
 
 from semiperm.api import guard
@@ -696,6 +699,33 @@ def test_negative_embeddings_in_the_place_of_positive_ones_open() -> None:
     cut: dict[str, Any] = {"callback_on_step_end": swap, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
     output = guarded("a dog", negative_prompt="a cat", num_inference_steps=STEPS, **cut)
     assert gamma_of(output) == [[1]]
+
+
+def three_branches() -> Any:
+    """InstructPix2Pix: [prompt; negative; negative] on latents beside the latents of an image."""
+    pipeline = tiny_pipeline()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet: Any = type(pipeline.unet).from_config(pipeline.unet.config, in_channels=8)
+    parts = {**pipeline.components, "unet": unet, "safety_checker": None, "image_encoder": None}
+    found: Any = StableDiffusionInstructPix2PixPipeline(**parts, requires_safety_checker=False)
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def test_three_branches_are_guarded_alike() -> None:
+    pipeline = three_branches()
+    image = torch.rand(1, 3, 16, 16, generator=seeds(1)[0])
+    given: dict[str, Any] = {"image": image, "image_guidance_scale": 2.0, "num_inference_steps": 2, "output_type": "pt"}
+    bare = pipeline("a dog", generator=seeds(1), **given).images
+    bare_cat = pipeline("a cat", generator=seeds(1), **given).images
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
+    dog, cat = (guarded(prompt, generator=seeds(1), **given) for prompt in ("a dog", "a cat"))
+    assert gamma_of(dog) == [[0]] and torch.equal(dog.images, bare)
+    assert gamma_of(cat) == [[1]] and differs(cat.images, bare_cat)
+    # The negative prompt fills the last branch here, where a positive one could stand: it is judged.
+    assert gamma_of(guarded("a dog", negative_prompt="a cat", **given)) == [[1]]
+    assert gamma_of(guarded("a dog", negative_prompt="a fox", **given)) == [[0]]
 
 
 @pytest.mark.parametrize("words", [30, 200])

@@ -6,6 +6,7 @@ unconditional ones, and everything else.
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,51 +78,83 @@ class Encodings:
     prompts: dict[bytes, str] = field(default_factory=dict)
 
     def remember(self, prompts: Sequence[str], rows: Tensor) -> None:
-        """Remember the encodings of prompts: one row each, or several rows each in the order of the prompts."""
-        repeats = len(rows) // len(prompts)
-        for number, key in enumerate(digests(rows)):
+        """Remember the prompt of each row."""
+        for key, prompt in zip(digests(rows), prompts, strict=True):
             self.prompts.pop(key, None)
-            self.prompts[key] = prompts[min(number // max(1, repeats), len(prompts) - 1)]
+            self.prompts[key] = prompt
         while len(self.prompts) > REMEMBERED:
             del self.prompts[next(iter(self.prompts))]
 
     @contextmanager
-    def recording(self, pipeline: Any, negative_prompts: Sequence[Any] = ()) -> Iterator[set[bytes]]:
-        """Remember what `pipeline.encode_prompt` returns within the context; yields the hashes of negative encodings.
+    def recording(self, pipeline: Any, negative_prompts: Sequence[Any] = ()) -> Iterator[dict[bytes, str | None]]:
+        """Remember what the pipeline's `encode_prompt` returns within the context.
+
+        Yields the negative prompts by the hashes of their encodings; None for those that came as embeddings.
 
         Args:
             negative_prompts: the values of the call's negative prompts, to tell them where a pipeline encodes them in a
                 call of their own.
+
+        Raises:
+            GuardError: the pipeline has no such method.
         """
-        encode: Callable[..., Any] | None = getattr(pipeline, "encode_prompt", None)
+        # InstructPix2Pix has only the older method, which returns one tensor.
+        name = "encode_prompt" if hasattr(pipeline, "encode_prompt") else "_encode_prompt"
+        encode: Callable[..., Any] | None = getattr(pipeline, name, None)
         if encode is None:
             raise GuardError(f"{type(pipeline).__name__} has no encode_prompt, so its conditioning cannot be judged.")
-        negatives: set[bytes] = set()
+        signature = inspect.signature(encode)
+        negatives: dict[bytes, str | None] = {}
 
         @wraps(encode)
         def recorded(*args: Any, **kwargs: Any) -> Any:
             found = encode(*args, **kwargs)
-            prompt = args[0] if args else kwargs.get("prompt")
-            is_negative = prompt is not None and any(prompt is negative for negative in negative_prompts)
+            given = signature.bind(*args, **kwargs).arguments
+            prompt, negative = given.get("prompt"), given.get("negative_prompt")
+            if prompt is not None and any(prompt is one for one in negative_prompts):
+                prompt, negative = None, prompt
+                positive = False
+            else:
+                positive = True
+            unconditional = "" if given.get("negative_prompt_embeds") is None else None
+            parts = _branches(found, given) if isinstance(found, Tensor) else found
             # Text states come as (B, T, C) and pooled features as (B, C), those of negative prompts behind.
             for dimensions in (3, 2):
-                parts = [p for p in found if isinstance(p, Tensor) and p.ndim == dimensions and p.is_floating_point()]
-                for number, rows in enumerate(parts):
-                    if number or is_negative:
-                        negatives.update(digests(rows))
+                rows = [p for p in parts if isinstance(p, Tensor) and p.ndim == dimensions and p.is_floating_point()]
+                for number, part in enumerate(rows):
+                    if number or not positive:
+                        texts = _for_each(part, unconditional if negative is None else negative)
+                        negatives.update(zip(digests(part), texts, strict=True))
                     elif prompt is not None:
-                        self.remember([prompt] if isinstance(prompt, str) else list(prompt), rows)
+                        self.remember(_for_each(part, prompt), part)
             return found
 
-        before = pipeline.__dict__.get("encode_prompt")
-        pipeline.__dict__["encode_prompt"] = recorded
+        before = pipeline.__dict__.get(name)
+        pipeline.__dict__[name] = recorded
         try:
             yield negatives
         finally:
             if before is None:
-                del pipeline.__dict__["encode_prompt"]
+                del pipeline.__dict__[name]
             else:
-                pipeline.__dict__["encode_prompt"] = before
+                pipeline.__dict__[name] = before
+
+
+def _branches(states: Tensor, given: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return the positive states and then the negative ones of an encoding that has them in one tensor."""
+    prompt, embeds = given.get("prompt"), given.get("prompt_embeds")
+    asked: Any = embeds if prompt is None else prompt
+    prompts = 1 if isinstance(asked, str) else len(asked)
+    chunks = states.split(prompts * (given.get("num_images_per_prompt") or 1))
+    # Two branches are [negative; positive], three are InstructPix2Pix's [positive; negative; negative].
+    return chunks[::-1] if len(chunks) == 2 else chunks
+
+
+def _for_each(rows: Tensor, prompts: Any) -> list[Any]:
+    """Return the prompt of each row: all rows of the first prompt come first."""
+    texts = [prompts] if prompts is None or isinstance(prompts, str) else list(prompts)
+    repeats = max(1, len(rows) // len(texts))
+    return [texts[min(number // repeats, len(texts) - 1)] for number in range(len(rows))]
 
 
 def parts_of(prompt: str, tokens: Callable[[Sequence[str]], Sequence[Sequence[int]]]) -> list[str]:

@@ -409,7 +409,7 @@ class _Looks:
     call's negative prompts open nothing, and all other rows are judged as embeddings.
     """
 
-    def __init__(self, guard: Guard, negatives: set[bytes]) -> None:
+    def __init__(self, guard: Guard, negatives: dict[bytes, str | None]) -> None:
         self.guard = guard
         self.negatives = negatives
         self._seen: list[tuple[Given, int]] = []
@@ -434,11 +434,12 @@ class _Looks:
         keys = [digests(hidden_BTC), *([] if pooled_BC is None else [digests(pooled_BC)])]
         for place, row in enumerate(zip(*keys, strict=True)):
             branch, picture = divmod(place, pictures)
-            # The positive branch comes last, or in a pass of its own.
+            # The last branch is positive, or judged by its negative prompt as InstructPix2Pix's; or it is a call of
+            # its own.
             may_be_negative = branch < branches - 1 or self.guard.model.separate_branches
             if may_be_negative and all(key in self.negatives for key in row):
                 continue
-            prompts = {self.guard._encodings.prompts.get(key) for key in row}
+            prompts = {self.guard._encodings.prompts.get(key, self.negatives.get(key)) for key in row}
             if None in prompts:
                 unknown.append(place)
                 continue
