@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from semiperm.errors import CoverageError, MembraneFileError, StackError
 from semiperm.files.export import export, merge
-from semiperm.files.safetensors import load_membrane
+from semiperm.files.safetensors import load_membrane, save
 from semiperm.guarded import Guard
 from semiperm.membrane import Membrane
 from semiperm.models.load import load_model, model_of
-from tests.helpers import card, scaled
+from tests.helpers import card, random_membrane, scaled
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 
@@ -48,15 +50,67 @@ def pipeline(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_diffusers_loads_its_form_and_draws_the_same(pipeline: Any, rank: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_diffusers_loads_both_forms_and_draws_the_same(pipeline: Any, form: Any, rank: int, tmp_path: Path) -> None:
     membrane = membrane_for(pipeline, rank=rank)
     bare = draw(pipeline)
     with Guard(model_of(pipeline), [membrane], gate="always") as guarded:
         ours = draw(guarded)
-    file = export(membrane, "diffusers", tmp_path / "pytorch_lora_weights.safetensors")
+    file = export(membrane, form, tmp_path / "pytorch_lora_weights.safetensors")
     pipeline.load_lora_weights(tmp_path, weight_name=file.name)
     assert (draw(pipeline) - ours).abs().max() < 1e-5
     assert (ours - bare).abs().max() > 1e-2
+
+
+def tensors_and_metadata(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return load_file(path), file.metadata()
+
+
+def test_kohyas_form_of_an_xl_membrane_has_the_names_of_sd_scripts(tmp_path: Path) -> None:
+    membrane = membrane_for(tiny_xl_pipeline(), rank=2)
+    saved, facts = tensors_and_metadata(save(membrane, tmp_path / "cat.safetensors"))
+    exported, same_facts = tensors_and_metadata(export(membrane, "kohya", tmp_path / "out" / "cat.safetensors"))
+    # the names of the file itself are diffusers'
+    assert all(name.startswith(("lora_unet_down", "lora_unet_up", "lora_unet_mid")) for name in saved)
+    assert all(name.startswith(("lora_unet_input", "lora_unet_output", "lora_unet_middle")) for name in exported)
+    assert len(saved) == len(exported) and facts == same_facts
+    pairs = {
+        "down_blocks_1_attentions_0_proj_out": "input_blocks_3_1_proj_out",
+        "down_blocks_1_attentions_0_transformer_blocks_1_ff_net_2": "input_blocks_3_1_transformer_blocks_1_ff_net_2",
+        "mid_block_attentions_0_proj_in": "middle_block_1_proj_in",
+        "up_blocks_0_attentions_1_transformer_blocks_0_attn2_to_k":
+            "output_blocks_1_1_transformer_blocks_0_attn2_to_k",
+    }  # fmt: skip
+    for ours, theirs in pairs.items():
+        for side in ("lora_down.weight", "lora_up.weight", "alpha"):
+            assert torch.equal(saved[f"lora_unet_{ours}.{side}"], exported[f"lora_unet_{theirs}.{side}"])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "renamed"), [("stable-diffusion-xl-v1-base", True), ("", True), ("other", False)]
+)
+def test_an_xl_membrane_is_known_by_its_card_or_else_by_its_layers(
+    architecture: str, renamed: bool, tmp_path: Path
+) -> None:
+    membrane = membrane_for(tiny_xl_pipeline()).with_card(architecture=architecture)
+    exported = load_file(export(membrane, "kohya", tmp_path / "cat.safetensors"))
+    assert any("input_blocks" in name for name in exported) == renamed
+
+
+@pytest.mark.parametrize("kind", ["conv", "linear", "sd3"])
+def test_kohyas_form_of_other_membranes_is_the_file_itself(kind: str, tmp_path: Path) -> None:
+    membrane = membrane_for(KINDS[kind]())
+    saved = save(membrane, tmp_path / "cat.safetensors")
+    exported = export(membrane, "kohya", tmp_path / "out" / "cat.safetensors")
+    assert exported.read_bytes() == saved.read_bytes()
+
+
+def test_layers_without_a_name_in_sd_scripts_are_refused(tmp_path: Path) -> None:
+    odd = random_membrane({"odd.layer": nn.Linear(3, 2)}).with_card(architecture="stable-diffusion-xl")
+    with pytest.raises(MembraneFileError, match=r"sd-scripts has no names for odd.layer; use the form diffusers"):
+        export(odd, "kohya", tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_peft_loads_its_folder_and_predicts_the_same(pipeline: Any, tmp_path: Path) -> None:

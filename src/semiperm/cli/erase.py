@@ -178,21 +178,27 @@ def adopt(
     target: Annotated[
         list[str] | None, typer.Option(help="a phrase that asks for the concept; its name by default; repeatable")
     ] = None,
+    drop_other_layers: Annotated[
+        bool,
+        typer.Option(
+            "--drop-other-layers",
+            help="leave out what cannot be part of a membrane: pairs of text encoders, and of the denoiser outside of "
+            "its transformer blocks",
+        ),
+    ] = False,
 ) -> None:
     """Make a membrane of any erasing LoRA: add a card, and a gate for the phrases that ask for the concept."""
-    from semiperm import load, save
+    from semiperm import save
     from semiperm.files.safetensors import check_name
-    from semiperm.membrane import Membrane
     from semiperm.methods.calibrate import adopted
 
     erased = Concept(name=concept, targets=tuple(target or ()), kind=kind)
     where = check_name(out or Path(f"{erased.slug}.safetensors"))
     options.check_writable(where)
+    if not adapter.is_file():
+        raise SemipermError(f"There is no file {adapter}.")
     loaded = options.load_model(model, device)
-    foreign = load(adapter, layers=loaded.erasable_layers())
-    if not isinstance(foreign, Membrane):
-        raise SemipermError(f"{adapter} is a {foreign.kind}: only low-rank adapters can be adopted as membranes.")
-    say(save(adopted(foreign, erased, loaded), where))
+    say(save(adopted(adapter, erased, loaded, drop=drop_other_layers), where))
 
 
 def methods() -> None:

@@ -87,6 +87,11 @@ def read(path: Path, check_size: Callable[[int, Mapping[str, str]], None]) -> tu
         raise _unsound(path, error) from None
 
 
+def clipped(text: str, limit: int = 200) -> str:
+    """Return a text from a file for a message, cut where it is too long to be read."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 def check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Check that tensors have a type that files may hold and only finite numbers.
 
@@ -102,11 +107,11 @@ def check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise MembraneFileError(
-                f"{path}: the tensor {name} has the type {tensor.dtype}; the types allowed are float16, bfloat16 and "
-                "float32."
+                f"{path}: the tensor {clipped(name)} has the type {tensor.dtype}; the types allowed are float16, "
+                "bfloat16 and float32."
             )
         if not tensor.isfinite().all():
-            raise MembraneFileError(f"{path}: the tensor {name} has numbers that are not finite.")
+            raise MembraneFileError(f"{path}: the tensor {clipped(name)} has numbers that are not finite.")
 
 
 def _metadata(path: Path, header: bytes) -> dict[str, str]:
@@ -128,8 +133,7 @@ def _sorted_header(data: bytes) -> bytes:
 
 
 def _unsound(path: Path, error: Exception) -> MembraneFileError:
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 160 else f"{text[:160]}..."
+    text = clipped(" ".join(str(error).split()), 160)
     return MembraneFileError(
         f"{path}: this is not a sound safetensors file ({text}); it is truncated, damaged or malicious."
     )

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from semiperm.errors import MembraneFileError, StackError, close_match, listed
 from semiperm.files.container import check_name
 from semiperm.files.container import write as write_tensors
-from semiperm.files.layer_names import PEFT, TRANSFORMER, UNET, in_transformer
+from semiperm.files.layer_names import PEFT, TRANSFORMER, UNET, flattened, in_transformer
 from semiperm.files.lora import prefixed
-from semiperm.files.safetensors import save
+from semiperm.files.safetensors import contents
+from semiperm.files.sgm_names import sgm_names
 from semiperm.membrane import Membrane
 from semiperm.models.layers import adapted_layers, is_quantised
 from semiperm.models.model import DiffusionModel
@@ -28,7 +29,8 @@ def export(membrane: Membrane, form: Form, out: Path) -> Path:
     """Write a membrane for another tool and return what was written.
 
     Args:
-        form: `kohya` is the file that `save` writes (ComfyUI, A1111, diffusers); `diffusers` is the one file of
+        form: `kohya` is the file that `save` writes, except that SDXL's layers have SGM's names, the only ones that
+            sd-scripts knows (sd-scripts, ComfyUI, A1111, diffusers); `diffusers` is the one file of
             `save_lora_weights`, in PEFT's names; `peft` is a folder with adapter_config.json and
             adapter_model.safetensors for PEFT's `from_pretrained`.
         out: the file, or the folder for `peft`; existing files are replaced whole.
@@ -37,7 +39,7 @@ def export(membrane: Membrane, form: Form, out: Path) -> Path:
         MembraneFileError: there is no such form, or the file's name does not end in .safetensors.
     """
     if form == "kohya":
-        return save(membrane, out)
+        return _write_kohya(membrane, check_name(out))
     if form == "diffusers":
         prefix = TRANSFORMER if in_transformer(membrane.down) else UNET
         return write_tensors(check_name(out), prefixed(membrane, prefix), {"format": "pt"})
@@ -72,7 +74,7 @@ def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]]
             f"The weights are quantised in {listed(quantised)} and cannot be changed exactly: merge into the model in "
             "half or full precision, and quantise the result."
         )
-    fitted = [(membrane.fitted_to(layers), gamma) for membrane, gamma in membranes.values()]
+    fitted = [(membrane.fitted_to(layers).to(device="cpu"), gamma) for membrane, gamma in membranes.values()]
     before = {path: cast(nn.Linear, layer).weight.detach().clone() for path, layer in layers.items()}
     draft = out.with_name(f".{out.name}.partial")
     # what a killed run may have left
@@ -90,6 +92,30 @@ def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]]
                 cast(nn.Linear, layer).weight.copy_(before[path])
         shutil.rmtree(draft, ignore_errors=True)
     return out
+
+
+def _write_kohya(membrane: Membrane, out: Path) -> Path:
+    tensors, metadata = contents(out, membrane)
+    return write_tensors(out, _in_sgm_names(out, membrane, tensors) if _is_xl(membrane) else tensors, metadata)
+
+
+def _in_sgm_names(out: Path, membrane: Membrane, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = sgm_names(membrane.down)
+    if odd := [layer for layer in membrane.down if layer not in names]:
+        raise MembraneFileError(f"{out}: sd-scripts has no names for {listed(odd)}; use the form diffusers.")
+    flat = {flattened(layer): flattened(name) for layer, name in names.items()}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        layer, _, side = name.partition(".")
+        renamed[f"{flat[layer]}.{side}"] = tensor
+    return renamed
+
+
+def _is_xl(membrane: Membrane) -> bool:
+    if architecture := membrane.card.architecture:
+        return architecture.startswith("stable-diffusion-xl")
+    # of the Stable Diffusions only XL has more than one block in a row
+    return any(".transformer_blocks.1." in layer for layer in membrane.down) and not in_transformer(membrane.down)
 
 
 def _change(path: str, membranes: list[tuple[Membrane, float]]) -> Tensor:

@@ -5,7 +5,6 @@ names, as diffusers and ComfyUI read it.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from torch import Tensor
 from semiperm.concept import Concept
 from semiperm.erasure import Card
 from semiperm.errors import MembraneFileError, listed
-from semiperm.files.container import check_numbers
+from semiperm.files.container import check_numbers, clipped
 from semiperm.files.layer_names import (
     ALPHA,
     DOWN,
+    PEFT,
     PEFT_DOWN,
     PEFT_UP,
     TRANSFORMER,
@@ -27,9 +27,13 @@ from semiperm.files.layer_names import (
     flattened,
     in_transformer,
 )
+from semiperm.files.lora_pairs import folded, grouped, half_a_pair
+from semiperm.files.lora_scale import PeftConfig, peft_config
 from semiperm.membrane import Membrane
 
 LAYERS_KEY = "semiperm.layers"
+# A membrane is small.
+MAX_BYTES = 2 * 1024**3
 
 # kohya's names of base models, by architecture
 BASE_VERSIONS = {
@@ -113,104 +117,72 @@ def own_membrane(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 def foreign_membrane(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], layers: Iterable[str] | None
 ) -> Membrane:
-    """Return the membrane of a LoRA without a card; the SPM authors' files are among these.
-
-    The concept is called as the metadata say (the authors' `prompts` whole, commas included), or as the file.
+    """Return the membrane of a LoRA without a card that covers what a membrane covers, such as the SPM authors' files.
 
     Raises:
-        MembraneFileError: the tensors are not those of a LoRA for a denoiser.
+        MembraneFileError: the tensors are not those of such a LoRA.
+    """
+    membrane = _membrane(path, tensors, metadata, foreign_card(path, metadata), layers)
+    check_authors_rank(path, metadata, membrane.rank)
+    return membrane
+
+
+def foreign_card(path: Path, metadata: Mapping[str, str]) -> Card:
+    """Return a card with what the metadata of another tool's LoRA say.
+
+    The concept is called as the metadata say (the authors' `prompts` whole, commas included), or as the file.
     """
     named = metadata.get("prompts", "").strip() or metadata.get("ss_output_name", "").strip()
-    card = Card(
+    return Card(
         concepts=(Concept(name=named or path.stem.strip() or "membrane"),),
         base_model=metadata.get("ss_sd_model_name", ""),
         architecture=metadata.get("modelspec.architecture", "").removesuffix("/lora"),
         date=metadata.get("modelspec.date", ""),
         licence=metadata.get("modelspec.license", ""),
     )
-    membrane = _membrane(path, tensors, metadata, card, layers)
-    if "prompts" in metadata and metadata.get("rank", str(membrane.rank)) != str(membrane.rank):
-        raise MembraneFileError(
-            f"{path}: its metadata say rank {metadata['rank']}, but its tensors have {membrane.rank}."
-        )
-    return membrane
+
+
+def check_authors_rank(path: Path, metadata: Mapping[str, str], rank: int) -> None:
+    """Check the rank that the metadata of the SPM authors' files say.
+
+    Raises:
+        MembraneFileError: the tensors have another.
+    """
+    if "prompts" in metadata and metadata.get("rank", str(rank)) != str(rank):
+        told = clipped(metadata["rank"])
+        raise MembraneFileError(f"{path}: its metadata say rank {told}, but its tensors have {rank}.")
 
 
 def _membrane(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], card: Card, layers: Iterable[str] | None
 ) -> Membrane:
-    down, up = _pairs(path, tensors, LayerNames(path, layers), _peft_scale(path, metadata))
+    config = peft_config(path, metadata, of_peft=any(name.startswith(PEFT) for name in tensors))
+    down, up = _pairs(path, tensors, LayerNames(path, layers), config)
     try:
         return Membrane(card, down, up)
     except ValueError as error:
-        raise MembraneFileError(f"{path}: {error}") from None
+        raise MembraneFileError(f"{path}: {clipped(str(error), 500)}") from None
 
 
 def _pairs(
-    path: Path, tensors: Mapping[str, Tensor], names: LayerNames, scale: float
+    path: Path, tensors: Mapping[str, Tensor], names: LayerNames, config: PeftConfig | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    sides: dict[str, dict[str, Tensor]] = {DOWN: {}, UP: {}, ALPHA: {}}
-    for name, tensor in tensors.items():
-        side, layer = names.part(name)
-        sides[side][layer] = tensor
-    check_numbers(path, {name: tensor for name, tensor in tensors.items() if not name.endswith(ALPHA)})
-    downs, ups, alphas = sides[DOWN], sides[UP], sides[ALPHA]
-    if not downs and not ups:
+    found = {name: names.part(name) for name in tensors}
+    check_numbers(path, {name: tensor for name, tensor in tensors.items() if found[name].role != ALPHA})
+    sides = grouped(path, found, tensors)
+    if not any(side.keys() & {DOWN, UP} for side in sides.values()):
         raise MembraneFileError(f"{path}: there are no adapter tensors in it.")
-    if odd := sorted((downs.keys() | ups.keys() | alphas.keys()) ^ (downs.keys() & ups.keys())):
-        raise MembraneFileError(
-            f"{path}: each layer needs both lora_down and lora_up, but one is missing: {listed(odd)}."
-        )
-    if names.layers is not None and (lacking := [layer for layer in names.layers.values() if layer not in downs]):
-        raise MembraneFileError(f"{path}: there are no tensors for {listed(lacking)}.")
-    # The order of tensors in a file means nothing, so it is that of the given layers.
-    order = sorted(downs) if names.layers is None else list(names.layers.values())
+    if odd := sorted(layer for layer, side in sides.items() if not {DOWN, UP} <= side.keys()):
+        raise half_a_pair(path, odd)
+    if names.layers is not None and (lacking := [layer for layer in names.layers if layer not in sides]):
+        raise MembraneFileError(f"{path}: there are no tensors for {listed(map(clipped, lacking))}.")
     down: dict[str, Tensor] = {}
     up: dict[str, Tensor] = {}
-    for layer in order:
-        down[layer], up[layer] = _folded(path, layer, downs[layer], ups[layer], alphas.get(layer), scale)
+    # The order of tensors in a file means nothing, so it is that of the given layers.
+    for layer in sorted(sides) if names.layers is None else names.layers:
+        side = sides[layer]
+        down[layer], up[layer] = folded(path, layer, side[DOWN], side[UP], side.get(ALPHA), config)
     return down, up
-
-
-def _folded(
-    path: Path, layer: str, down: Tensor, up: Tensor, alpha: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Return a pair of scale 1: alpha / rank and a further scale are folded into up."""
-    if down.ndim < 2 or down.shape[0] == 0:
-        raise MembraneFileError(f"{path}: the lora_down of {layer} has shape {tuple(down.shape)} and is no matrix.")
-    if alpha is not None:
-        scale *= _alpha(path, layer, alpha) / down.shape[0]
-    if scale == 1:
-        return down, up
-    folded = up.float() * scale
-    check_numbers(path, {f"lora_up of {layer} times alpha / rank": folded})
-    return down.float(), folded
-
-
-def _alpha(path: Path, layer: str, alpha: Tensor) -> float:
-    if alpha.numel() != 1 or alpha.dtype.is_complex:
-        raise MembraneFileError(f"{path}: the alpha of {layer} must be one number.")
-    value = float(alpha.item())
-    if not math.isfinite(value):
-        raise MembraneFileError(f"{path}: the alpha of {layer} is {value}, which is not finite.")
-    if value == 0:
-        raise MembraneFileError(f"{path}: the alpha of {layer} must be one number, and not 0.")
-    return value
-
-
-def _peft_scale(path: Path, metadata: Mapping[str, str]) -> float:
-    # diffusers keeps PEFT's configuration in the metadata, each key behind the name of the pipeline's part.
-    text = metadata.get("lora_adapter_metadata")
-    if text is None:
-        return 1.0
-    try:
-        facts = {key.split(".")[-1]: value for key, value in json.loads(text).items()}
-        scale = float(facts["lora_alpha"]) / float(facts["r"])
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError):
-        raise MembraneFileError(f"{path}: its metadata 'lora_adapter_metadata' names no rank and alpha.") from None
-    if not math.isfinite(scale) or scale == 0:
-        raise MembraneFileError(f"{path}: its metadata 'lora_adapter_metadata' has a scale of {scale}.")
-    return scale
 
 
 def _own_layers(path: Path, metadata: Mapping[str, str]) -> list[str]:

@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from semiperm.erasure import Card, Erasure, WeightDelta
 from semiperm.errors import MembraneFileError
-from semiperm.files import container, lora, weight_delta
+from semiperm.files import container, foreign, lora, weight_delta
 from semiperm.files.container import check_name as check_name
 from semiperm.membrane import Membrane
+from semiperm.models.model import DiffusionModel
 
 CARD_KEY = "semiperm.card"
-# A membrane is small; a weight delta can be as large as the model.
-MAX_BYTES = {"membrane": 2 * 1024**3, "delta": 64 * 1024**3}
+# A weight delta can be as large as the model.
+MAX_BYTES = {"membrane": lora.MAX_BYTES, "delta": 64 * 1024**3}
 KINDS = {"membrane": "a membrane", "delta": "a weight delta", "sampler": "a sampler"}
 # what version 0.1 called its methods
 _LOOPS = {"membrane": "spm", "authors": "spm-published"}
@@ -39,6 +41,18 @@ def save(erasure: Erasure, path: str | Path, *, dtype: torch.dtype | None = None
         MembraneFileError: the name does not end in .safetensors, or this erasure cannot be stored.
     """
     path = check_name(Path(path))
+    tensors, metadata = contents(path, erasure, dtype)
+    return container.write(path, tensors, metadata)
+
+
+def contents(
+    path: Path, erasure: Erasure, dtype: torch.dtype | None = None
+) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of an erasure's file, see `save`.
+
+    Raises:
+        MembraneFileError: this erasure cannot be stored.
+    """
     card = erasure.card
     if card.kind != erasure.kind:
         raise MembraneFileError(
@@ -53,7 +67,7 @@ def save(erasure: Erasure, path: str | Path, *, dtype: torch.dtype | None = None
             f"{path}: {card.title!r} is {KINDS[erasure.kind]}, which has no tensors and cannot be stored in a file; "
             "files hold membranes and weight deltas."
         )
-    return container.write(path, tensors, {"format": "pt", CARD_KEY: _card_text(path, card), **metadata})
+    return tensors, {"format": "pt", CARD_KEY: _card_text(path, card), **metadata}
 
 
 def load(path: str | Path, layers: Iterable[str] | None = None) -> Erasure:
@@ -70,10 +84,45 @@ def load(path: str | Path, layers: Iterable[str] | None = None) -> Erasure:
         MembraneFileError: the file is not a sound erasure; nothing in it is ever executed.
     """
     path = Path(path)
-    tensors, metadata = container.read(path, lambda size, metadata: check_size(path, size, metadata))
-    card = _card(path, metadata)
+    tensors, metadata, card = _read(path)
     if card is None:
         return lora.foreign_membrane(path, tensors, metadata, layers)
+    return _own(path, tensors, metadata, card)
+
+
+def load_adapter(path: str | Path, model: DiffusionModel, *, drop: bool = False) -> Membrane:
+    """Read a LoRA of any tool as a membrane of a model.
+
+    It may cover any of the model's erasable layers, at a rank of its own each; `load` reads only files that cover all
+    of them at one rank. A layer without a pair gets a pair of zeros, a lower rank is padded with zeros. Without alphas
+    and configuration the scale is 1; PEFT's configuration is also looked for in an adapter_config.json beside a file
+    of PEFT. Files of semiperm are read as `load_membrane` does.
+
+    Args:
+        drop: leave out what cannot be part of a membrane: pairs of text encoders, and of the denoiser outside of its
+            transformer blocks. By default they are an error.
+
+    Raises:
+        CoverageError: a layer has other sizes in the model.
+        FileNotFoundError: there is no such file.
+        MembraneFileError: the file is not a LoRA for this model, is another kind of adapter, contradicts itself, or
+            has pairs that would be lost.
+    """
+    path = Path(path)
+    tensors, metadata, card = _read(path)
+    if card is not None:
+        return _only_membrane(path, _own(path, tensors, metadata, card))
+    layers = model.erasable_layers()
+    others = [name for name, _ in model.denoiser.named_modules() if name and name not in layers]
+    return foreign.fitted_membrane(path, tensors, metadata, layers, others, drop=drop)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], Card | None]:
+    tensors, metadata = container.read(path, lambda size, metadata: check_size(path, size, metadata))
+    return tensors, metadata, _card(path, metadata)
+
+
+def _own(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], card: Card) -> Erasure:
     if card.kind == "membrane":
         return lora.own_membrane(path, tensors, metadata, card)
     if card.kind == "delta":
@@ -88,7 +137,10 @@ def load_membrane(path: str | Path, layers: Iterable[str] | None = None) -> Memb
         FileNotFoundError: there is no such file.
         MembraneFileError: the file is not a sound membrane.
     """
-    erasure = load(path, layers)
+    return _only_membrane(path, load(path, layers))
+
+
+def _only_membrane(path: str | Path, erasure: Erasure) -> Membrane:
     if not isinstance(erasure, Membrane):
         raise MembraneFileError(f"{path}: this is {KINDS[erasure.kind]}, and only a membrane can be used here.")
     return erasure

@@ -1,10 +1,14 @@
 """Fitting a gate: which prompts ask for a concept, learnt from the text encoder alone."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from semiperm.concept import Concept
 from semiperm.errors import MethodError
+from semiperm.files.foreign import completed
+from semiperm.files.safetensors import load_adapter
 from semiperm.gate import ProbeGate, fit_probe, last_token, spellings
 from semiperm.membrane import Membrane
 from semiperm.methods.sentences import STYLES, candidates, compose, composed_in_style, names, sentences
@@ -47,15 +51,26 @@ def with_gate(membrane: Membrane, model: DiffusionModel) -> Membrane:
     return membrane.with_card(gate=fit_gate(membrane.card.concept, model))
 
 
-def adopted(membrane: Membrane, concept: Concept, model: DiffusionModel) -> Membrane:
+def adopted(adapter: Membrane | str | Path, concept: Concept, model: DiffusionModel, *, drop: bool = False) -> Membrane:
     """Return an erasing adapter of any origin as the membrane of a concept, with a card and a fitted gate.
 
+    Args:
+        adapter: a file, see `semiperm.files.safetensors.load_adapter`, or a membrane. It may cover a part of the
+            model's erasable layers; the others get pairs of zeros.
+        drop: leave out what a file has for other layers and for text encoders, instead of refusing it.
+
     Raises:
-        CoverageError: the adapter covers other layers than a membrane of this model.
+        CoverageError: the adapter has layers that the model lacks, or other sizes.
+        FileNotFoundError: there is no such file.
+        MembraneFileError: the file is not a LoRA for this model, or would lose layers.
     """
-    fitted = membrane.fitted_to(model.erasable_layers())
-    facts = {"base_model": model.name, "architecture": model.architecture, "fingerprint": model.fingerprint()}
-    return fitted.with_card(concepts=(concept,), gate=fit_gate(concept, model), **facts)
+    membrane = adapter if isinstance(adapter, Membrane) else load_adapter(adapter, model, drop=drop)
+    layers = model.erasable_layers()
+    down, up = completed(layers, {path: (membrane.down[path], membrane.up[path]) for path in membrane.down})
+    facts = {"layers": len(down), "base_model": model.name, "architecture": model.architecture}
+    card = membrane.card.model_copy(update={**facts, "fingerprint": model.fingerprint()})
+    fitted = Membrane(card, down, up).fitted_to(layers)
+    return fitted.with_card(concepts=(concept,), gate=fit_gate(concept, model))
 
 
 def _own_tokens(features: TextFeatures, phrases: list[str], model: DiffusionModel) -> Tensor:
