@@ -4,11 +4,13 @@ import ast
 import importlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,18 @@ def requirements(*extras: str) -> dict[str, Requirement]:
     return {canonicalize_name(one.name): one for one in map(Requirement, lines)}
 
 
+def test_every_imported_distribution_is_declared() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    outside = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"semiperm"}
+    declared = set(requirements("nudenet"))
+    homes = packages_distributions()
+    # What is not installed is an extra, whose module has the distribution's name.
+    assert {name for name in outside if not declared & set(map(canonicalize_name, homes.get(name, [name])))} == set()
+
+
 def pins(file: str) -> dict[str, Version]:
     lines = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / file).read_text(encoding="utf-8"), re.M)
     return {canonicalize_name(name): Version(version) for name, version in lines}
@@ -158,10 +172,13 @@ def test_the_package_is_typed() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_contains_every_file_of_the_package(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
-        check=True,
-    )
+    # In a copy, because setuptools leaves a build folder beside the sources, and takes old files from it.
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("semiperm-*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
     files = {
