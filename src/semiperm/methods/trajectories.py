@@ -60,7 +60,9 @@ def denoise(
     `empty` are the unconditional features of one prompt; they are encoded if not given.
     """
     count = len(prompts)
-    x = torch.randn((count, *model.latent_shape()), generator=generator).to(model.device, model.dtype)
+    # A generator draws on its own device only.
+    x = torch.randn((count, *model.latent_shape()), generator=generator, device=generator.device)
+    x = x.to(model.device, model.dtype)
     x = x * getattr(scheduler, "init_noise_sigma", 1.0)
     features = prompts
     if not model.distilled:

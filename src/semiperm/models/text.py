@@ -37,12 +37,14 @@ class TextFeatures:
 
     def select(self, index: Sequence[int] | Tensor) -> "TextFeatures":
         """Return the features of the prompts at `index`, in that order, repeats allowed."""
+        # The token ids are on the host: an index that is there too is not read back from the device.
+        places = index.tolist() if isinstance(index, Tensor) else list(index)
         rows = torch.as_tensor(index, dtype=torch.long, device=self.hidden_BTC.device)
         return TextFeatures(
             hidden_BTC=self.hidden_BTC[rows],
             pooled_BC=None if self.pooled_BC is None else self.pooled_BC[rows],
             mask_BT=None if self.mask_BT is None else self.mask_BT[rows],
-            ids=None if self.ids is None else tuple(self.ids[row] for row in rows.tolist()),
+            ids=None if self.ids is None else tuple(self.ids[place] for place in places),
             condition={name: value[rows] for name, value in self.condition.items()},
             start=self.start,
         )

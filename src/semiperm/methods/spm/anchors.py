@@ -92,7 +92,7 @@ def by_name(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], m
     return Anchors(
         tuple(prompts[row] for row in kept),
         features.select(kept),
-        density(alike_N[kept].cpu()),
+        density(alike_N[kept]),
         tuple(near),
         tuple(names[row - 1] for row in kept[1:]),
     )
@@ -111,10 +111,10 @@ def in_sentences(
     features = concatenate([held.features, encode(spoken)])
     alike_N = _alike(features, concept, encode)
     near = tuple(row + variant * count for variant in range(variants + 1) for row in held.neighbours)
-    return Anchors((*held.prompts, *spoken), features, density(alike_N.cpu()), near, held.names)
+    return Anchors((*held.prompts, *spoken), features, density(alike_N), near, held.names)
 
 
 def _alike(features: TextFeatures, concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:
-    """Return each prompt's cosine with the target phrase that is most similar to it: (N,)."""
+    """Return each prompt's cosine with the target phrase that is most similar to it: (N,) on the CPU."""
     targets = encode([said(phrase, "a {}") for phrase in concept.targets])
-    return (flat(features) @ flat(targets).T).amax(1)
+    return (flat(features) @ flat(targets).T).amax(1).cpu()

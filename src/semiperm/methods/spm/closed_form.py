@@ -43,7 +43,7 @@ def reached(target_NC: Tensor, wanted_NC: Tensor, metric_CC: Tensor) -> float:
 
     It is computed for the text features themselves, with the identity for W.
     """
-    movement_CC = best_change(torch.eye(len(metric_CC)), target_NC, wanted_NC, metric_CC)
+    movement_CC = best_change(torch.eye(len(metric_CC), device=metric_CC.device), target_NC, wanted_NC, metric_CC)
     left_NC = target_NC.double() @ movement_CC.T - wanted_NC.double()
     return 1 - float(left_NC.square().sum() / wanted_NC.double().square().sum().clamp_min(1e-12))
 
@@ -97,7 +97,7 @@ def solve(
     D is W times a factor that the text features alone decide, so what is costly is done once for all layers.
     """
     m = metric(target_NC, anchors_NC, anchor_weight, ridge)
-    movement_CC = best_change(torch.eye(len(m)), target_NC, direction(target_NC, surrogate_NC, eta), m)
+    movement_CC = best_change(torch.eye(len(m), device=m.device), target_NC, direction(target_NC, surrogate_NC, eta), m)
     root_CC = square_root(m)
     pairs = [low_rank(weight_OC.double() @ movement_CC, root_CC, rank) for weight_OC in weights_OC]
     return [(up.float(), down.float()) for up, down in pairs]
