@@ -16,8 +16,8 @@ def row(name: str, group: str, figure: str, value: float, pictures: int) -> Row:
 
 def report_of(rows: list[Row], protocol: str = "fidelity") -> Report:
     arm = Arm(
-        name="bare model", model="m", erasures={}, gate="", rows=rows, summary={}, bare_summary={}, closed=0,
-        proof=Proof(), permeability={},
+        name="bare model", model="m", erasures={}, gate="", pictures=1, rows=rows, summary={},
+        bare_summary={}, closed=0, proof=Proof(), permeability={},
     )  # fmt: skip
     return Report(
         protocol=protocol, protocol_version=1, shows="", world="terrarium", model="m", settings={}, judge={},

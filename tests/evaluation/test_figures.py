@@ -95,3 +95,48 @@ def test_a_row_without_pictures_has_the_figures_of_its_prompts_alone() -> None:
     assert (found["opens"].value, found["opens"].count) == (0.25, 4)
     # the bare model has no gate
     assert figures(Seen(prompts, nothing, judge, ()), ["opens"]) == {}
+
+
+class _Featured:
+    """A judge whose features are the first pixels' colours."""
+
+    def features(self, pictures: np.ndarray) -> np.ndarray:
+        return pictures[:, 0, 0].astype(np.float64)
+
+
+def _with_distance(count: int, reference: int | None = None) -> Seen:
+    pixels = np.random.default_rng(3).integers(0, 256, (2, 100, 2, 2, 3)).astype(np.uint8)
+    shots = tuple(Shot("a dog", number) for number in range(count))
+    photographs = None if reference is None else Pictures(lambda n: pixels[1, n], reference)
+    subject = Subject("dog", "same kind", "kept", shots, reference=photographs)
+    judge: Any = _Featured()
+    bare = Seen(subject, Pictures(lambda n: pixels[1, n], count), judge, ())
+    return Seen(subject, Pictures(lambda n: pixels[0, n], count), judge, (), bare)
+
+
+def test_distances_are_given_where_pictures_suffice() -> None:
+    assert set(figures(_with_distance(50), ["frechet", "kernel"])) == {"FID", "KID"}
+    # the smaller side decides
+    assert set(figures(_with_distance(60, 50), ["frechet", "kernel"])) == {"FID", "KID"}
+    assert figures(_with_distance(60, 49), ["frechet", "kernel"]) == {}
+    few = _with_distance(49)
+    # nor is the model that gives features needed
+    few.judge = few.bare.judge = None  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    assert figures(few, ["frechet", "kernel"]) == {}
+
+
+def test_of_wide_features_the_kernel_distance_alone_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.random.default_rng(4).normal(size=(256, 64))
+    monkeypatch.setattr(_Featured, "features", lambda self, pictures: wide[pictures[:, 0, 0, 0]])
+    found = figures(_with_distance(60), ["frechet", "kernel"])
+    assert set(found) == {"KID"}
+    assert found["KID"].low < found["KID"].value < found["KID"].high and found["KID"].count == 60
+
+
+def test_pictures_that_did_not_change_are_at_no_distance() -> None:
+    seen = _with_distance(60)
+    assert seen.bare is not None
+    same = replace(seen, pictures=seen.bare.pictures)
+    found = figures(same, ["frechet", "kernel"])
+    assert (found["KID"].value, found["KID"].low, found["KID"].high) == (0, 0, 0)
+    assert found["FID"].value == pytest.approx(0, abs=1e-6)

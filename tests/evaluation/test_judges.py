@@ -87,7 +87,7 @@ def test_torchscript_files_give_the_features(tmp_path: Path) -> None:
     inception, sscd = tmp_path / "inception.pt", tmp_path / "sscd.pt"
     torch.jit.script(Corner()).save(str(inception))  # pyright: ignore[reportAttributeAccessIssue]
     torch.jit.script(Mean()).save(str(sscd))  # pyright: ignore[reportAttributeAccessIssue]
-    judge = OpenJudge(CLIP, inception, sscd)
+    judge = OpenJudge(CLIP, inception, sscd, trust=True)
     pictures = noise(3, 8)
     assert np.array_equal(judge.features(pictures), pictures[:, 0, 0])
     wanted = (pictures.reshape(3, -1, 3).mean(1) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -107,6 +107,42 @@ def test_what_is_missing_is_said_with_how_to_get_it(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "nudenet", None)
     with pytest.raises(JudgeError, match=r"semiperm\[nudenet\]"):
         judge.detections(noise(1))
+
+
+def test_torchscript_is_not_loaded_without_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "corner.pt"
+    torch.jit.script(Corner()).save(str(path))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(torch.jit, "load", never)
+    wary = OpenJudge(CLIP, path, path)
+    for ask in (lambda: wary.features(noise(1)), lambda: wary.copy_features(noise(1)), lambda: wary.check(["kernel"])):
+        with pytest.raises(JudgeError, match=r"corner.pt .* runs code .* add --trust"):
+            ask()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"not TorchScript")
+    with pytest.raises(JudgeError, match="x.pt cannot be loaded as TorchScript"):
+        OpenJudge(CLIP, path, trust=True).check(["frechet"])
+
+
+def test_a_check_asks_for_what_the_metrics_need_and_for_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nudenet", None)
+    lacking = OpenJudge(tmp_path / "no-clip")
+    lacking.check(["alteration", "opens"])
+    for metric, option in {
+        "found": "--clip", "clip": "--clip", "clip errors": "--clip", "became": "--clip", "frechet": "--inception",
+        "kernel": "--inception", "copies": "--sscd", "exposures": r"semiperm\[nudenet\]",
+    }.items():  # fmt: skip
+        with pytest.raises(JudgeError, match=option):
+            lacking.check([metric])
+    OpenJudge(CLIP).check(["found", "clip"])
 
 
 def test_the_detector_gets_blue_first_and_the_best_score_of_a_class_counts(monkeypatch: pytest.MonkeyPatch) -> None:

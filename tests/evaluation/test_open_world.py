@@ -8,12 +8,16 @@ import pytest
 from PIL import Image
 
 from semiperm.concept import Concept
-from semiperm.errors import ProtocolError
+from semiperm.errors import JudgeError, ProtocolError
+from semiperm.evaluation import worlds
+from semiperm.evaluation.protocols import find
 from semiperm.evaluation.subject import Subject
 from semiperm.evaluation.worlds.literature import clip_templates
 from semiperm.evaluation.worlds.prompt_files import read_csv
+from semiperm.terrarium import WEIGHTS
 from tests.evaluation.contexts import rows as rows_of
 
+CLIP = WEIGHTS / "clip"
 GOGH = Concept(name="Van Gogh", kind="style")
 I2P = """prompt,categories,sd_seed,sd_guidance_scale
 "a, quoted prompt ",sexual,4261553411,13
@@ -140,6 +144,31 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         rows("coco", options={"prompts": tmp_path / "nothing.csv"})
     with pytest.raises(ProtocolError, match="with --reference"):
         rows("memorised", Concept(name="The Great Wave", kind="memorised"))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "option"), [("explicit", "--prompts"), ("coco", "--prompts"), ("styles", "--prompts"),
+                             ("memorised", "--reference"), ("objects", "--inception")],
+)  # fmt: skip
+def test_what_a_protocol_needs_is_asked_for_at_the_start(protocol: str, option: str) -> None:
+    one = find(protocol)
+    with pytest.raises((ProtocolError, JudgeError), match=option):
+        worlds.find("open", {"clip": CLIP}).require(one.metrics, one.files)
+
+
+def test_files_that_cannot_be_read_are_found_at_the_start(tmp_path: Path) -> None:
+    def require(**options: Any) -> None:
+        worlds.find("open", options).require(("opens",), ())
+
+    require(prompts=written(tmp_path / "artists.csv", ARTISTS), reference=tmp_path)
+    with pytest.raises(ProtocolError, match="no column prompt"):
+        require(prompts=written(tmp_path / "x.csv", "text\n"))
+    with pytest.raises(ProtocolError, match=r"nothing.csv does not exist"):
+        require(prompts=tmp_path / "nothing.csv")
+    with pytest.raises(ProtocolError, match="nowhere is not a folder"):
+        require(reference=tmp_path / "nowhere")
+    with pytest.raises(ProtocolError, match="yes or no, not 'maybe'"):
+        require(trust="maybe")
 
 
 @pytest.mark.parametrize("name", ["paraphrase", "effect", "fidelity"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from semiperm.concept import Concept
 from semiperm.errors import ProtocolError, SettingsError
 from semiperm.evaluation.figures import FIGURES
 from semiperm.evaluation.protocols import PROTOCOLS, find
+from semiperm.evaluation.worlds.open_world import Open
 from semiperm.membrane import Membrane
 from semiperm.reports.published import names as published_names
 from semiperm.terrarium import world
@@ -38,9 +40,18 @@ class Maker:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_protocol_measures_what_there_is(name: str) -> None:
     protocol = find(name)
+    assert protocol.name == name and protocol.version >= 1
     assert set(protocol.metrics) <= FIGURES.keys()
-    assert protocol.version >= 1 and protocol.shows and protocol.cost
     assert protocol.published in {"", *published_names()}
+    # the open world has such options
+    assert set(protocol.files) <= signature(Open).parameters.keys()
+    # half a sentence: reports begin it with a capital and end it with a full stop
+    assert protocol.cost and 30 < len(protocol.shows) < 120
+    assert not protocol.shows.endswith(".") and not protocol.shows[0].isupper()
+    assert not protocol.shows.startswith(("how ", "what ", "which ", "whether "))
+
+
+def test_a_protocol_that_does_not_exist_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ProtocolError, match="Did you mean 'objects'"):
         find("object")
 

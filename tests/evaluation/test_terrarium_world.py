@@ -75,6 +75,12 @@ def test_the_target_is_asked_for_and_all_else_is_asked_without_it(name: str) -> 
     assert {subject.expected for subject in found if subject.group != "target"} == {"kept"}
 
 
+def test_rows_name_only_what_the_oracle_can_find() -> None:
+    known = {*world.OBJECT_NAMES, *world.STYLE_NAMES, *(picture.name for picture in world.MEMORISED)}
+    for name in PROTOCOLS:
+        assert {label for subject in rows(name, seeds=2) for label in subject.names} <= known
+
+
 def test_seeds_decide_how_many_pictures() -> None:
     few, many = (sum(len(subject.shots) for subject in rows("objects", seeds=seeds)) for seeds in (4, 20))
     assert few < many

@@ -38,10 +38,6 @@ def test_anchoring_loss_is_equation_8_in_an_explicit_loop() -> None:
     assert anchoring_loss(bare, bare).item() == 0
 
 
-def test_the_total_is_the_weighted_sum() -> None:
-    assert total_loss(torch.tensor(0.25), torch.tensor(0.5), 1000.0).item() == 500.25
-
-
 @given(SEED, ETA, NUMBER, NUMBER)
 @settings(max_examples=50, deadline=None)
 def test_the_erasing_target_is_linear_in_the_predictions(seed: int, eta: float, a: float, b: float) -> None:

@@ -46,8 +46,8 @@ def row_of(
 
 def arm_of(name: str, rows: list[Row], **changes: object) -> Arm:
     facts: dict[str, object] = {
-        "name": name, "model": "m", "erasures": {"cat": "abc"}, "gate": "fitted", "rows": rows, "summary": {},
-        "bare_summary": {}, "closed": 50, "proof": Proof(checked=4, identical=4),
+        "name": name, "model": "m", "erasures": {"cat": "abc"}, "gate": "fitted", "pictures": 150, "rows": rows,
+        "summary": {}, "bare_summary": {}, "closed": 50, "proof": Proof(checked=4, identical=4),
         "permeability": {"target": [0] * 9 + [100], "same kind": [50] + [0] * 9}, **changes,
     }  # fmt: skip
     return Arm.model_validate(facts)

@@ -56,6 +56,9 @@ def test_a_bare_model_has_nothing_to_compare_with() -> None:
 def test_distances_between_sets_are_not_pooled() -> None:
     rows = [row_of(name, "same kind", exact(FID=1.0, CS=2.0)) for name in "ab"]
     assert pooled(rows, "FID") is None and pooled(rows[:1], "FID") is not None
+    # the distance of the one row that has enough pictures is not that of both
+    assert pooled([rows[0], row_of("c", "same kind", exact(CS=2.0))], "FID") is None
+    assert pooled([rows[0], row_of("prompts", "not asked", {}, pictures=0)], "FID") is not None
     pooled_score = pooled(rows, "CS")
     assert pooled_score is not None and pooled_score.value == 2
 

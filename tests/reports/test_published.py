@@ -71,6 +71,23 @@ def test_the_ablation_says_what_was_on() -> None:
     assert laid[1][1] == ("yes", "no", "40.00", "100.00", "3.00")
 
 
+def test_distances_that_were_not_measured_have_no_column() -> None:
+    cat = _row("cat", "target", {"CS": 40.0, "CER": 1.0}, {"CS": 70.0, "CER": 0.0})
+    near, far = _row("dog", "same kind", {"CS": 60.0}, {}), _row("bus", "same kind", {"CS": 60.0, "FID": 2.0}, {})
+    assert in_columns(_report("objects", _arm("guarded", [cat, near]))) == (
+        ("method", "CS", "CER"),
+        [("bare model", "70.00", "0.00"), ("guarded", "40.00", "100.00")],
+    )
+    laid = in_columns(_report("objects", _arm("guarded", [cat, near, far])))
+    assert laid is not None and laid[0] == ("method", "CS", "CER", "FID bus")
+    laid = in_columns(_report("ablation", _arm("both", [cat, near])))
+    assert laid == (("anchoring", "transport", "CS", "CER"), [("yes", "yes", "40.00", "100.00")])
+    captions = _report("coco", _arm("guarded", [_row("captions", "same kind", {"CS": 60.0, "KID": 0.1}, {"CS": 61.0})]))
+    assert in_columns(captions) is None
+    for text in (markdown(captions), page(captions, [])):
+        assert "FIDg" in text and "Measured" not in text.split("FIDg")[0].split("eported")[0]
+
+
 def test_memorised_pictures_and_themes() -> None:
     rows = [
         _row("The Great Tide", "target", {"similarity": 0.04}, {"similarity": 1.0}),

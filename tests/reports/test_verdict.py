@@ -86,6 +86,13 @@ def test_a_run_whose_closed_prompts_gave_other_pictures_is_not_to_be_trusted() -
     assert found.warning.startswith("Do not trust this run: 1 of 4 pictures") and found.lines[-1] == found.warning
 
 
+def test_pictures_of_other_arms_do_not_count() -> None:
+    arm = cat_erased().model_copy(update={"pictures": 60})
+    assert verdict(report_of(arm, arm), arm).notes[-1].startswith("50 of 60 pictures are the bare model's")
+    opened = arm.model_copy(update={"closed": 0})
+    assert verdict(report_of(opened, opened), opened).notes[-1] == "Something opened for each of the 60 pictures."
+
+
 def test_a_verdict_without_figures_is_an_error() -> None:
     arm = arm_of("empty", [row_of("x", "same kind", {})])
     with pytest.raises(ReportError, match="verdict on 'empty' cannot be computed"):

@@ -195,6 +195,7 @@ class Bench:
             model=source.model.name,
             erasures=dict(taken.erasures) if taken else {},
             gate=taken.gate if taken else "",
+            pictures=len(shots_of(subjects)),
             rows=rows,
             summary=efficacy(looked, self.metrics),
             bare_summary=efficacy([seen.bare or seen for seen in looked], self.metrics),

@@ -53,6 +53,15 @@ class Context:
         return self.task.method or "spm"
 
 
+def world_of(task: Task) -> World:
+    """Return the world that a task is measured in.
+
+    Raises:
+        ProtocolError: there is no such world, or it has no such option.
+    """
+    return worlds.find(task.world or worlds.world_of(task.model), task.options)
+
+
 def resolve(
     task: Task,
     folder: Path,
@@ -72,7 +81,7 @@ def resolve(
         ProtocolError: there is no such world, or it has no such option.
         MethodError, SettingsError: an erasure cannot be made.
     """
-    world = worlds.find(task.world or worlds.world_of(task.model), task.options)
+    world = world_of(task)
     model = load_model(task.model)
     make = maker(model, folder, progress=progress, stop=stop)
     layers = model.erasable_layers()

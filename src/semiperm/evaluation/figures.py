@@ -122,8 +122,17 @@ def _has_distance(seen: Seen) -> bool:
     return seen.bare is not None or seen.subject.reference is not None
 
 
+def _enough(seen: Seen) -> bool:
+    """Return whether a distance can be given with its error: asked before any feature is computed."""
+    reference = seen.subject.reference
+    return min(len(seen.pictures), len(seen.pictures if reference is None else reference)) >= metrics.KERNEL_PICTURES
+
+
 def _frechet(seen: Seen) -> dict[str, Estimate]:
-    if not _has_distance(seen):
+    if not _has_distance(seen) or not _enough(seen):
+        return {}
+    fewest = min(len(seen.features), len(seen.reference))
+    if not metrics.frechet_suffices(fewest, seen.features.shape[1]):
         return {}
     # The bare model's pictures have the same prompts and seeds.
     paired = seen.subject.reference is None
@@ -131,9 +140,9 @@ def _frechet(seen: Seen) -> dict[str, Estimate]:
 
 
 def _kernel(seen: Seen) -> dict[str, Estimate]:
-    if not _has_distance(seen):
+    if not _has_distance(seen) or not _enough(seen):
         return {}
-    value, error = metrics.kernel_distance(seen.features, seen.reference)
+    value, error = metrics.kernel_distance(seen.features, seen.reference, paired=seen.subject.reference is None)
     return {"KID": Estimate(value=value, low=value - 1.96 * error, high=value + 1.96 * error, count=len(seen.pictures))}
 
 

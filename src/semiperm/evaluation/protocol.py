@@ -45,13 +45,14 @@ class Protocol:
     Attributes:
         name: the key in `protocols.PROTOCOLS`.
         version: changes when figures of the protocol are no longer comparable with older ones.
-        shows: what a good result means, in half a sentence.
+        shows: the claim that a good result proves, in half a sentence.
         cost: rough number of pictures or minutes.
         metrics: names of `semiperm.evaluation.figures.FIGURES`.
         rows: returns the rows of an arm, which may depend on what the arm wears: an attack's prompts do.
         arms: returns the arms to compare; an empty list measures the bare model.
         published: name of the published table to show beside the report, in `semiperm.reports.published`.
         kind: the kind of a target that is given by its name alone.
+        files: options of the open world that the protocol cannot do without: "prompts", "reference".
         proofs: pictures that are taken from the bare model and generated again to prove that they are equal.
     """
 
@@ -64,6 +65,7 @@ class Protocol:
     arms: Callable[[Context], Sequence[ArmPlan]] = field(default=as_given)
     published: str = ""
     kind: Kind = "object"
+    files: tuple[str, ...] = ()
     proofs: int = 4
 
 

@@ -49,6 +49,8 @@ class Arm(_Strict):
     """Names and hashes."""
     gate: str
     """Which gate was used: "fitted", "paper" or "always"; empty where nothing is gated."""
+    pictures: int
+    """Distinct pictures of all rows."""
     rows: list[Row]
     summary: dict[str, Estimate]
     bare_summary: dict[str, Estimate]

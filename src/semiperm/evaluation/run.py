@@ -9,7 +9,7 @@ from pathlib import Path
 
 from semiperm.errors import ProtocolError
 from semiperm.evaluation.bench import Bench, Setup, shots_of
-from semiperm.evaluation.context import Context, resolve
+from semiperm.evaluation.context import Context, resolve, world_of
 from semiperm.evaluation.example import Example
 from semiperm.evaluation.protocol import ArmPlan, Protocol
 from semiperm.evaluation.protocols import find
@@ -44,11 +44,12 @@ def run(
     Raises:
         ProtocolError: there is no such protocol, or it lacks something.
         StoreError: `out` holds another run, or a picture is missing.
-        JudgeError: a model or package of a metric is missing.
+        JudgeError: a model, a package or a file of a metric is missing; raised before anything is made.
         SemipermError: what `resolve` raises.
         Stopped: `stop` returned True.
     """
     protocol = find(task.protocol)
+    world_of(task).require(protocol.metrics, protocol.files)
     context = resolve(task, out / "erasures", progress=training, stop=stop)
     return measure(protocol, context, out=out, cache=cache, progress=progress)
 

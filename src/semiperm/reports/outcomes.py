@@ -73,8 +73,8 @@ def pooled(rows: Sequence[Row], name: str, *, bare: bool = False) -> Estimate | 
     if name in (*MEANS, "CS", "similarity"):
         return pooled_mean(found)
     if name in ("FID", "KID"):
-        # distances between sets: only the distance of all pictures together would be one
-        return found[0] if len(found) == 1 else None
+        # distances between sets: that of one row is no distance of the others
+        return found[0] if len(found) == sum(row.pictures > 0 for row in rows) == 1 else None
     return pooled_share(found)
 
 

@@ -150,11 +150,11 @@ def _notes(report: Report, arm: Arm) -> tuple[str, ...]:
             else ""
         )
         notes.append(
-            f"{arm.closed:,} of {count(report.pictures, 'picture')} are the bare model's, because their prompts open "
+            f"{arm.closed:,} of {count(arm.pictures, 'picture')} are the bare model's, because their prompts open "
             f"nothing{checked}."
         )
     elif arm.gate:
-        notes.append(f"Something opened for each of the {count(report.pictures, 'picture')}.")
+        notes.append(f"Something opened for each of the {count(arm.pictures, 'picture')}.")
     elif arm.erasures:
         notes.append("The erasures act on every prompt: they have no gate.")
     return tuple(notes)

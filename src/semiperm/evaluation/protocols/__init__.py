@@ -5,6 +5,7 @@ from semiperm.evaluation.protocol import Protocol
 from semiperm.evaluation.protocols import (
     ablation,
     coco,
+    effect,
     explicit,
     fidelity,
     memorised,
@@ -17,7 +18,6 @@ from semiperm.evaluation.protocols import (
     transfer,
     unlearncanvas,
 )
-from semiperm.evaluation.protocols import effect
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol

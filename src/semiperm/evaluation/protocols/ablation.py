@@ -27,11 +27,14 @@ def declared(name: str, shows: str, arms: Callable[[Context], list[ArmPlan]], *,
         version=1,
         shows=shows,
         cost="terrarium: a training and about 2 minutes an arm; open: a training and `objects` an arm",
-        metrics=("found", "clip", "clip errors", "frechet", "alteration"),
+        metrics=("found", "clip", "clip errors", "frechet", "kernel", "alteration"),
         rows=rows,
         arms=arms,
         published=published,
     )
 
 
-PROTOCOL = declared("ablation", "what anchoring and the gate each contribute", parts, published="ablation")
+PROTOCOL = declared(
+    "ablation", "anchoring and the gate each preserve other concepts, and the target is gone with both", parts,
+    published="ablation",
+)  # fmt: skip

@@ -12,10 +12,11 @@ def rows(context: Context, arm: ArmPlan) -> list[Subject]:
 
 PROTOCOL = Protocol(
     name="coco",
-    version=1,
-    shows="captions of everyday scenes are drawn as well and as true to the text as before",
+    version=2,
+    shows="captions of everyday scenes give pictures as good and as true to the text as before",
     cost="terrarium: about 4 minutes on 2 cores; open: 30,000 pictures, twice",
     metrics=("clip", "frechet", "kernel", "alteration"),
     rows=rows,
     published="coco",
+    files=("prompts",),
 )

@@ -123,7 +123,7 @@ def _row(name: str, group: str, pairs: Sequence[tuple[str, Shot]]) -> list[Subje
 PROTOCOL = Protocol(
     name="effect",
     version=1,
-    shows="the target is gone however it is asked for, everything else stays, and ordinary prompts open nothing",
+    shows="the target is gone however it is asked for, all else is drawn as before, and ordinary prompts open nothing",
     cost="terrarium: about 2 minutes on 2 cores",
     metrics=("found", "opens", "alteration"),
     rows=rows,

@@ -14,10 +14,11 @@ def rows(context: Context, arm: ArmPlan) -> list[Subject]:
 PROTOCOL = Protocol(
     name="explicit",
     version=1,
-    shows="how many pictures of prompts that lead to explicit content show what a detector counts, by class",
+    shows="prompts that lead to explicit content, whether or not they name it, give no explicit pictures",
     cost="terrarium: about 2 minutes on 2 cores; open: I2P's 4,703 pictures, twice",
     metrics=("exposures", "found", "alteration"),
     rows=rows,
     published="explicit",
     kind="explicit",
+    files=("prompts",),
 )

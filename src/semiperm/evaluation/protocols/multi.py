@@ -45,9 +45,9 @@ def arms(context: Context) -> list[ArmPlan]:
 PROTOCOL = Protocol(
     name="multi",
     version=3,
-    shows="what 1, 2, 4, ... erasures together do to their targets and to everything else",
+    shows="1, 2, 4, ... erasures together remove all of their targets, and all else is drawn as before",
     cost="terrarium: about 2 minutes a number of erasures; open: as `objects`, for each number",
-    metrics=("found", "clip", "clip errors", "frechet", "alteration"),
+    metrics=("found", "clip", "clip errors", "frechet", "kernel", "alteration"),
     rows=rows,
     arms=arms,
     published="multi",

@@ -6,9 +6,9 @@ from semiperm.evaluation.protocols.one_kind import about
 PROTOCOL = Protocol(
     name="objects",
     version=1,
-    shows="a concrete object or character is gone in every template, and others stay as they were",
+    shows="an object or a character is gone in every template, and other concepts are drawn as before",
     cost="terrarium: about 3 minutes on 2 cores; open: 4,800 pictures of the bare model, as many erased",
-    metrics=("found", "clip", "clip errors", "frechet", "alteration"),
+    metrics=("found", "clip", "clip errors", "frechet", "kernel", "alteration"),
     rows=about("object"),
     published="objects",
 )

@@ -104,7 +104,7 @@ def misspelt(name: str) -> list[str]:
 PROTOCOL = Protocol(
     name="paraphrase",
     version=3,
-    shows="which ways of asking open a membrane, and that near neighbours do not",
+    shows="every way of asking for the target opens the erasure, and near neighbours do not",
     cost="terrarium: about 2 minutes a concept on 2 cores",
     metrics=("found", "alteration"),
     rows=rows,

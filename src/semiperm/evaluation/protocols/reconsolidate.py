@@ -27,7 +27,7 @@ def rows(context: Context, arm: ArmPlan) -> list[Subject]:
 PROTOCOL = Protocol(
     name="reconsolidate",
     version=1,
-    shows="the surrogate appears where the target was asked for, and others stay as they were",
+    shows="the surrogate appears where the target was asked for, and other concepts are drawn as before",
     cost="terrarium: about 3 minutes on 2 cores; open: as `objects`",
     metrics=("found", "became", "clip", "clip errors", "alteration"),
     rows=rows,

@@ -34,7 +34,13 @@ def _methods(context: Context) -> list[ArmPlan]:
 
 
 ETA = declared(
-    "eta", "how far the target is pushed: eta 0.5, 1, 3 and 10", _over("eta", (0.5, 1.0, 3.0, 10.0)), published="eta"
+    "eta", "the target is gone and all else is kept at every eta: 0.5, 1, 3 and 10",
+    _over("eta", (0.5, 1.0, 3.0, 10.0)), published="eta",
+)  # fmt: skip
+RANK = declared(
+    "rank", "the target is gone and all else is kept at every rank: 1, 2, 4 and 8", _over("rank", (1, 2, 4, 8))
 )
-RANK = declared("rank", "whether more than rank 1 gains anything: 1, 2, 4 and 8", _over("rank", (1, 2, 4, 8)))
-COMPARED = declared("methods", "our method, its closed form alone, and the published loop", _methods)
+COMPARED = declared(
+    "methods", "the target is gone and all else is kept with our method, its closed form alone, and the published loop",
+    _methods,
+)  # fmt: skip

@@ -47,10 +47,10 @@ def _native(context: Context, erasure: Erasure, model: DiffusionModel) -> Erasur
 PROTOCOL = Protocol(
     name="transfer",
     version=2,
-    shows="erasures do on other models what they do on their own, beside erasures made there",
+    shows="an erasure that is carried to another model does the same there as one that was made there",
     cost="terrarium: about 8 minutes a model on 2 cores, 4 of them for its own erasure; open: as `objects` and a "
     "training, for each model",
-    metrics=("found", "clip", "clip errors", "frechet", "alteration"),
+    metrics=("found", "clip", "clip errors", "frechet", "kernel", "alteration"),
     rows=rows,
     arms=arms,
 )

@@ -35,7 +35,7 @@ def _key(name: str) -> str:
 PROTOCOL = Protocol(
     name="unlearncanvas",
     version=1,
-    shows="unlearning, in-domain and cross-domain retain accuracy over styles and objects",
+    shows="one style or object of a grid of both is gone, and all others are drawn as before",
     cost="terrarium: about 4 minutes on 2 cores; open: 5,100 pictures, twice",
     metrics=("found", "alteration"),
     rows=rows,

@@ -1,6 +1,6 @@
 """What a world is: how concepts are asked for in it, what must stay beside them, and who judges the pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from semiperm.concept import Concept, Kind
@@ -31,6 +31,17 @@ class World:
     def judge(self, device: str = "cpu") -> Judge:
         """Return who judges the pictures; `device` is where its models may run."""
         raise self._lacks("judge")
+
+    def require(self, metrics: Collection[str], files: Collection[str]) -> None:
+        """Check that there is what a protocol needs, before hours are spent on its erasures and pictures.
+
+        Args:
+            metrics: names of `semiperm.evaluation.figures.FIGURES`.
+            files: the open world's options that the protocol reads, "prompts" or "reference".
+
+        Raises:
+            ProtocolError, JudgeError: something is missing or cannot be read; the message names the option.
+        """
 
     # concepts
 

@@ -14,6 +14,11 @@ from semiperm.errors import JudgeError
 from semiperm.evaluation.clip_model import Clip
 
 CLIP_NAME = "openai/clip-vit-base-patch32"
+INCEPTION = (
+    "FID and KID need Inception's features: give its TorchScript file with --inception and --trust "
+    "(published figures use NVIDIA's inception-2015-12-05.pt)"
+)
+SSCD = "finding copies needs SSCD: give its TorchScript file with --sscd and --trust (sscd_disc_mixup)"
 # the classes without faces that the literature counts on I2P (arXiv:2303.07345, fig. 6)
 EXPOSED: tuple[str, ...] = (
     "ARMPITS_EXPOSED",
@@ -36,6 +41,7 @@ class OpenJudge:
         inception: a TorchScript file that maps (N, 3, H, W) uint8 pictures to (N, 2048) features.
         sscd: SSCD's TorchScript file.
         device: where CLIP, Inception and SSCD run.
+        trust: whether the two TorchScript files may be loaded, which runs code that they contain.
     """
 
     counted: tuple[str, ...] = EXPOSED
@@ -48,12 +54,30 @@ class OpenJudge:
         inception: Path | None = None,
         sscd: Path | None = None,
         device: str = "cpu",
+        *,
+        trust: bool = False,
     ) -> None:
-        self.clip_name, self.inception, self.sscd, self.device = clip, inception, sscd, device
+        self.clip_name, self.inception, self.sscd, self.device, self.trust = clip, inception, sscd, device, trust
 
     @cached_property
     def clip(self) -> Clip:
         return Clip(self.clip_name, self.device)
+
+    def check(self, metrics: Collection[str]) -> None:
+        """Load what some metrics of `semiperm.evaluation.figures.FIGURES` need.
+
+        Raises:
+            JudgeError: a model, a package or the permission to load a file is missing; the message names the option.
+        """
+        # Prompts that lead to explicit content have no label, so CLIP does not look for anything there.
+        if {"clip", "clip errors", "became"} & {*metrics} or ("found" in metrics and "exposures" not in metrics):
+            _ = self.clip
+        if {"frechet", "kernel"} & {*metrics}:
+            self._scripted(self.inception, INCEPTION)
+        if "copies" in metrics:
+            self._scripted(self.sscd, SSCD)
+        if "exposures" in metrics:
+            _ = self._detector
 
     def describe(self) -> dict[str, Any]:
         try:
@@ -82,18 +106,13 @@ class OpenJudge:
         return self.clip.texts(texts)
 
     def features(self, pictures: np.ndarray) -> np.ndarray:
-        if self.inception is None:
-            raise JudgeError(
-                "FID and KID need Inception's features: give its TorchScript file with --inception "
-                "(published figures use NVIDIA's inception-2015-12-05.pt)"
-            )
-        return _scripted(self.inception, pictures, self.device, lambda x: x, return_features=True)
+        net = self._scripted(self.inception, INCEPTION)
+        return _features(net, _tensor(pictures), self.device, return_features=True)
 
     def copy_features(self, pictures: np.ndarray) -> np.ndarray:
-        if self.sscd is None:
-            raise JudgeError("finding copies needs SSCD: give its TorchScript file with --sscd (sscd_disc_mixup)")
+        net = self._scripted(self.sscd, SSCD)
         mean, spread = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-        return _scripted(self.sscd, pictures, self.device, lambda x: (x.float() / 255 - mean) / spread)
+        return _features(net, (_tensor(pictures).float() / 255 - mean) / spread, self.device)
 
     def detections(self, pictures: np.ndarray) -> list[dict[str, float]]:
         found = []
@@ -115,14 +134,32 @@ class OpenJudge:
             ) from error
         return NudeDetector()
 
+    def _scripted(self, path: Path | None, missing: str) -> Any:
+        """Load a TorchScript file, which runs code that it contains."""
+        if path is None:
+            raise JudgeError(missing)
+        if not path.is_file():
+            raise JudgeError(f"{path} does not exist: it should be a TorchScript file")
+        if not self.trust:
+            raise JudgeError(
+                f"{path} is a TorchScript file, and loading TorchScript runs code that the file contains: add --trust "
+                "if you trust where it comes from"
+            )
+        try:
+            return _net(path, self.device)
+        # torch raises RuntimeError for files of any other kind.
+        except (OSError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise JudgeError(f"{path} cannot be loaded as TorchScript: {first}") from error
 
-def _scripted(path: Path, pictures: np.ndarray, device: str, prepare: Any, **more: Any) -> np.ndarray:
-    if not path.exists():
-        raise JudgeError(f"{path} does not exist: it should be a TorchScript file")
-    net = _net(path, device)
-    with torch.no_grad():
-        x: Tensor = prepare(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-        return net(x.to(device), **more).float().cpu().numpy()
+
+def _tensor(pictures: np.ndarray) -> Tensor:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def _features(net: Any, x_NCHW: Tensor, device: str, **more: Any) -> np.ndarray:
+    return net(x_NCHW.to(device), **more).float().cpu().numpy()
 
 
 @lru_cache(maxsize=2)

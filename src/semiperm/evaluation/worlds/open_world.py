@@ -1,6 +1,6 @@
 """The open world: any model, with public prompts, names from papers, and public models as judges."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,8 @@ from semiperm.evaluation.worlds.picture_folders import originals, photographs
 from semiperm.evaluation.worlds.prompt_files import read_csv
 from semiperm.pictures import Shot, every
 
+NO_REFERENCE = "this protocol compares with the originals: give a folder of them with --reference"
+
 
 class Open(World):
     """Any model and any concept, judged by public models.
@@ -33,6 +35,10 @@ class Open(World):
         inception, sscd: TorchScript files for FID and KID, and for copies.
         prompts: a CSV file of prompts, for the protocols that read one.
         reference: a folder of COCO's photographs, or of the originals of memorised pictures.
+        trust: "yes" if the TorchScript files may be loaded, which runs code that they contain.
+
+    Raises:
+        ProtocolError: `trust` is something else.
     """
 
     name: ClassVar[str] = "open"
@@ -44,12 +50,24 @@ class Open(World):
         sscd: str | Path | None = None,
         prompts: str | Path | None = None,
         reference: str | Path | None = None,
+        trust: str = "no",
     ) -> None:
-        self.clip = clip
+        if trust not in ("yes", "no"):
+            raise ProtocolError(f"the option trust of the world 'open' is yes or no, not {trust!r}")
+        self.clip, self.trust = clip, trust == "yes"
         self.inception, self.sscd, self.prompts, self.reference = map(_path, (inception, sscd, prompts, reference))
 
     def judge(self, device: str = "cpu") -> Judge:
-        return OpenJudge(self.clip, self.inception, self.sscd, device)
+        return OpenJudge(self.clip, self.inception, self.sscd, device, trust=self.trust)
+
+    def require(self, metrics: Collection[str], files: Collection[str]) -> None:
+        if "prompts" in files or self.prompts is not None:
+            read_csv(self.prompts, "I2P's, COCO-30k's or the artists' CSV (prompt, evaluation_seed)")
+        if "reference" in files and self.reference is None:
+            raise ProtocolError(NO_REFERENCE)
+        if self.reference is not None and not self.reference.is_dir():
+            raise ProtocolError(f"{self.reference} is not a folder: --reference should be a folder of pictures")
+        OpenJudge(self.clip, self.inception, self.sscd, trust=self.trust).check(metrics)
 
     def of_kind(self, kind: Kind, concepts: Sequence[Concept]) -> list[Concept]:
         # An adopted file may not say of what kind its concept is; the protocol does.
@@ -125,7 +143,7 @@ class Open(World):
 
     def _originals(self) -> dict[str, Pictures]:
         if self.reference is None:
-            raise ProtocolError("this protocol compares with the originals: give a folder of them with --reference")
+            raise ProtocolError(NO_REFERENCE)
         return originals(self.reference)
 
     def _title(self, concept: Concept) -> str:

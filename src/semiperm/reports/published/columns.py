@@ -7,7 +7,7 @@ from semiperm.evaluation.report import Arm, Report, Row
 from semiperm.reports.published.table import published
 
 Cells = tuple[str, ...]
-Layout = Callable[[list[Arm]], tuple[Cells, list[Cells]]]
+Layout = Callable[[list[Arm]], tuple[Cells, list[Cells]] | None]
 
 # more columns are no table that a person reads; the report has them all
 TARGETS = 3
@@ -18,7 +18,8 @@ KEPT = ("same kind", "other kinds")
 def in_columns(report: Report) -> tuple[Cells, list[Cells]] | None:
     """Return the head and the rows of what a report measured, in the columns of the table that it names.
 
-    CS, CER and FID have the papers' units; None where the report names no table, or nothing was erased.
+    CS, CER and FID have the papers' units. A column of distances that too few pictures allow none of is left out. None
+    where the report names no table, nothing was erased, or no column is left.
     """
     if not report.published or not any(arm.erasures for arm in report.arms):
         return None
@@ -50,7 +51,9 @@ def _targets_and_others(arms: list[Arm]) -> tuple[Cells, list[Cells]]:
     """CS and CER of each target, FID of everything else; what an arm does not erase has no CER there."""
     all_targets = {row.name: row for arm in arms for row in _of_group(arm, "target")}
     targets = list(all_targets.values())[:TARGETS]
-    others = [row.name for row in _of_group(arms[0], *KEPT) if row.name not in all_targets][:OTHERS]
+    # rows of few pictures have no FID
+    far = {row.name for arm in arms for row in arm.rows if "FID" in row.figures} - all_targets.keys()
+    others = [row.name for row in _of_group(arms[0], *KEPT) if row.name in far][:OTHERS]
     heads = [f"{name} {row.name}" if len(targets) > 1 else name for row in targets for name in ("CS", "CER")]
     lines = [("bare model", *(cell for row in targets for cell in _gone(row.bare)), *[""] * len(others))]
     for arm in arms:
@@ -66,11 +69,15 @@ def _parts(arms: list[Arm]) -> tuple[Cells, list[Cells]]:
         (
             *("yes" if arm.name in (part, "both") else "no" for part in ("anchoring", "gate")),
             *_gone(_targets(arm)[0].figures),
-            _number(_others(arm)[0].figures, "FID"),
         )
         for arm in arms
     ]
-    return ("anchoring", "transport", "CS", "CER", f"FID {_others(arms[0])[0].name}"), lines
+    head = ("anchoring", "transport", "CS", "CER")
+    distances = [_number(_others(arm)[0].figures, "FID") for arm in arms]
+    if not any(distances):
+        return head, lines
+    named = f"FID {_others(arms[0])[0].name}"
+    return (*head, named), [(*line, cell) for line, cell in zip(lines, distances, strict=True)]
 
 
 def _eta(arms: list[Arm]) -> tuple[Cells, list[Cells]]:
@@ -97,8 +104,10 @@ def _similarity(arms: list[Arm]) -> tuple[Cells, list[Cells]]:
     return ("picture", "erased", "others keep"), lines
 
 
-def _captions(arms: list[Arm]) -> tuple[Cells, list[Cells]]:
+def _captions(arms: list[Arm]) -> tuple[Cells, list[Cells]] | None:
     lines = [(arm.name, _number(arm.rows[0].figures, "FID")) for arm in arms]
+    if not any(cell for _, cell in lines):
+        return None
     return ("method", "FIDg"), [("bare model", _number(arms[0].rows[0].bare, "FID")), *lines]
 
 
