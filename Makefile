@@ -23,7 +23,7 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(BIN)/semiperm demo
+	$(BIN)/semiperm demo --force
 
 # One thread a process: networks this small are slower on two.
 test: setup

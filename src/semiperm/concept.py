@@ -1,5 +1,6 @@
 """The concept: what is erased, as data."""
 
+import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
@@ -7,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 from semiperm.paths import file_name
 
 Kind = Literal["object", "style", "explicit", "memorised"]
+
+# characters of a name in a file name; four bytes each leave room for suffixes in the 255 bytes of file systems
+LONGEST = 50
 
 
 class Concept(BaseModel):
@@ -28,8 +32,16 @@ class Concept(BaseModel):
 
     @property
     def slug(self) -> str:
-        """The name as a file name without suffix."""
-        return file_name(self.name) or "membrane"
+        """The name as a file name without suffix.
+
+        Where the file name lacks characters of the name, a hash of the name follows, so that "C++" and "C#" differ.
+        """
+        whole = "-".join(self.name.lower().split())
+        short = file_name(self.name)[:LONGEST].strip(".-")
+        if short == whole:
+            return short
+        digest = hashlib.sha256(whole.encode(errors="backslashreplace")).hexdigest()[:8]
+        return f"{short or 'membrane'}-{digest}"
 
     @field_validator("name")
     @classmethod

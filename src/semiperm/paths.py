@@ -1,13 +1,43 @@
-"""Files that are written whole or not at all, file names made of text, and the user's cache folder."""
+"""Files that are written whole or not at all and replace nothing by accident, file names made of text, the cache."""
 
 import os
 import re
-import tempfile
-from collections.abc import Iterator
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+from semiperm.errors import SemipermError
+
+
+def claim(path: Path, *, force: bool = False, ours: Callable[[Path], bool] = lambda _: False) -> Path:
+    """Check that an output may be written at `path`, before work is spent on it; make its folder, return the path.
+
+    A file that is there is replaced only by force. Links, devices, pipes and folders never are: a file is put in the
+    place of what stands at its path, so that a link would be lost and its target keep its old contents.
+
+    Args:
+        force: replace a file.
+        ours: whether a file that is there is an older output of the same work, which needs no force.
+
+    Raises:
+        SemipermError: the path cannot be written to, or a file is there.
+    """
+    try:
+        if path.parent.exists() and not path.parent.is_dir():
+            raise SemipermError(f"{path} cannot be written: {path.parent} is not a folder.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode(path)
+        _draft(path, mode).unlink()
+    except (OSError, ValueError) as error:
+        raise SemipermError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from None
+    if mode is not None and not force and not ours(path):
+        raise SemipermError(f"{path} exists and is not replaced: name another file, or replace it with --force.")
+    return path
 
 
 @contextmanager
@@ -16,19 +46,47 @@ def whole(path: Path) -> Iterator[Path]:
 
     If writing fails, what stood at `path` stays as it was and no draft is left behind. Parent folders are made. A file
     that is replaced keeps its permissions.
+
+    Raises:
+        SemipermError: a link, a device, a pipe or a folder stands at `path`; it is not replaced, nor a link followed.
+        OSError: the file cannot be written; the error has its path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(descriptor)
-    draft = Path(name)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode(path)
+        draft = _draft(path, mode)
     try:
-        yield draft
-        draft.chmod(_mode(path))
-        _sync(draft)
-        draft.replace(path)
-        _sync(path.parent)
+        with _naming(path, draft):
+            yield draft
+            if mode is not None:
+                draft.chmod(mode)
+            _sync(draft)
+            # What stands there may have changed meanwhile.
+            _mode(path)
+            draft.replace(path)
+            _sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a draft of a folder, and rename it to `path` once it is complete; a failed one is deleted.
+
+    Raises:
+        FileExistsError: `path` exists.
+        OSError: the folder cannot be written; the error has its path.
+    """
+    draft = _beside(path)
+    with _naming(path, draft):
+        draft.mkdir(parents=True)
+        try:
+            yield draft
+            if os.path.lexists(path):
+                raise FileExistsError(f"{path} exists.")
+            draft.replace(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def write(path: Path, text: str) -> None:
@@ -48,13 +106,47 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("semiperm", appauthor=False)
 
 
-def _mode(path: Path) -> int:
-    if path.exists():
-        return path.stat().st_mode & 0o7777
-    # the umask can only be read by setting it
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _mode(path: Path) -> int | None:
+    """Return the permissions of a file, or None where there is none.
+
+    Raises:
+        SemipermError: what stands there is not a file.
+    """
+    try:
+        found = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(found):
+        return stat.S_IMODE(found)
+    if stat.S_ISLNK(found):
+        raise SemipermError(f"{path} cannot be written: it is a link to {path.readlink()}; name the file itself.")
+    what = "a folder" if stat.S_ISDIR(found) else "a device, a pipe or a socket"
+    raise SemipermError(f"{path} cannot be written: it is {what}.")
+
+
+def _beside(path: Path) -> Path:
+    # Cut the name, so that the draft's is not longer than file systems allow where the file's own is not.
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.partial")
+
+
+def _draft(path: Path, mode: int | None) -> Path:
+    """Make an empty file beside `path` whose name cannot be guessed, as private as the file that it will replace."""
+    draft = _beside(path)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    os.close(os.open(draft, flags, 0o666 if mode is None else mode & 0o666 | stat.S_IWUSR))
+    return draft
+
+
+@contextmanager
+def _naming(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """Name a file in the errors of the operating system that name none, or its draft."""
+    try:
+        yield
+    except OSError as error:
+        # An error that is only a text has no place for a file's name. That of a copy names the source first.
+        if error.strerror and (error.filename is None or str(draft) in (str(error.filename), str(error.filename2))):
+            error.filename = str(path)
+        raise
 
 
 def _sync(path: Path) -> None:

@@ -94,7 +94,8 @@ def test_the_device_is_that_of_the_model(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "dog.safetensors"
     made = run("erase", "dog", "--instant", "--device", "cpu", "--out", out, "--model", model)
     assert made.exit_code == 0, made.output
-    assert "'gpu'" in refused(run("erase", "dog", "--instant", "--device", "gpu", "--out", out, "--model", model))
+    other = tmp_path / "other.safetensors"
+    assert "'gpu'" in refused(run("erase", "dog", "--instant", "--device", "gpu", "--out", other, "--model", model))
 
 
 # --like
@@ -125,8 +126,9 @@ def test_a_membrane_is_made_again_for_a_model_that_it_cannot_be_carried_to(model
     # Options override the card.
     settings.write_text("anchors: 5\n")
     shorter = run(
-        "erase", "--like", first, "--settings", settings, "--steps", 1, "--seed", 3, "--model", other, "--out", second
-    )
+        "erase", "--like", first, "--settings", settings, "--steps", 1, "--seed", 3, "--model", other, "--out", second,
+        "--force",
+    )  # fmt: skip
     assert shorter.exit_code == 0, shorter.output
     assert card(second).settings == {**old.settings, "anchors": 5, "steps": 1, "seed": 3}
 
@@ -262,7 +264,9 @@ def test_before_the_first_step_an_interrupt_stops_at_once(
     assert "--resume" not in stopped.output and "Traceback" not in stopped.output
     # a checkpoint of an earlier run
     beside(out).write_text("")
-    assert "--resume" in run("erase", "cat", "--out", out, "--model", model).output
+    stopped = run("erase", "cat", "--out", out, "--resume", "--model", model)
+    assert stopped.exit_code == 130
+    assert "the checkpoint is kept, resume with --resume" in stopped.output
 
 
 def interrupting(patch: pytest.MonkeyPatch, presses: Mapping[int, int]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from semiperm.terrarium import WEIGHTS
-from tests.cli.command import refused, run
+from tests.cli.command import files, refused, run
 
 I2P = "prompt,sd_seed,sd_guidance_scale\na cat in a red house,4261553411,7\na dog,7,7.5\na photo of a cat,8,3\n"
 
@@ -85,12 +85,13 @@ def test_the_papers_objects_are_measured_on_any_model(model: Path, cat: Path, tm
     inception = tmp_path / "inception.pt"
     torch.jit.script(Corners()).save(str(inception))  # pyright: ignore[reportAttributeAccessIssue]
     result = evaluated(
-        model, tmp_path / "run", "-p", "objects", "-m", cat, "--seeds", 1, "--steps", 1, "--inception", inception
-    )
+        model, tmp_path / "run", "-p", "objects", "-m", cat, "--seeds", 1, "--steps", 1, "--inception", inception,
+        "--trust",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "run/report.json").read_text())["arms"][0]["rows"]
     assert [row["name"] for row in rows] == ["cat", "Snoopy", "Mickey", "Spongebob", "Pikachu", "Dog", "Legislator"]
-    assert {"CS", "CER", "FID", "unchanged"} <= rows[0]["figures"].keys()
+    assert {"CS", "CER", "KID", "unchanged"} <= rows[0]["figures"].keys()
     assert all(row["pictures"] == 80 for row in rows)
 
 
@@ -111,6 +112,16 @@ def test_what_an_evaluation_lacks_is_said_in_a_sentence(model: Path, cat: Path, 
     assert "'clip'" in refused(evaluated(model, tmp_path / "a", "-p", "styles", "--world", "terrarium"))
     (tmp_path / "x.json").write_text("{}")
     assert "not a report" in refused(run("compare", tmp_path / "x.json", tmp_path / "x.json"))
+
+
+def test_torchscript_needs_trust_before_a_picture_is_made(model: Path, cat: Path, tmp_path: Path) -> None:
+    inception = tmp_path / "inception.pt"
+    torch.jit.script(Corners()).save(str(inception))  # pyright: ignore[reportAttributeAccessIssue]
+    asked = ("-p", "objects", "-m", cat)
+    assert "--inception" in refused(evaluated(model, tmp_path / "a", *asked))
+    told = refused(evaluated(model, tmp_path / "a", *asked, "--inception", inception))
+    assert "runs code that the file contains: add --trust" in told
+    assert files(tmp_path / "a") == files(tmp_path / "cache") == []
 
 
 def test_a_stopped_evaluation_says_how_to_resume(

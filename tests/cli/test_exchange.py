@@ -22,7 +22,7 @@ def test_pushing_needs_a_repository(cat: Path) -> None:
     assert "user/repo" in refused(run("push", cat, "no repository"))
 
 
-def test_a_pulled_file_overwrites_nothing_unless_named(
+def test_a_pulled_file_overwrites_nothing_unless_forced(
     cat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "find", lambda *_, **__: cat)
@@ -30,7 +30,9 @@ def test_a_pulled_file_overwrites_nothing_unless_named(
     assert run("pull", "somebody/cat").exit_code == 0
     assert (tmp_path / "cat.safetensors").read_bytes() == cat.read_bytes()
     assert "cat.safetensors exists" in refused(run("pull", "somebody/cat"))
-    assert run("pull", "somebody/cat", "--out", tmp_path / "cat.safetensors").exit_code == 0
+    assert "exists" in refused(run("pull", "somebody/cat", "--out", tmp_path / "cat.safetensors"))
+    assert run("pull", "somebody/cat", "--force").exit_code == 0
+    assert run("pull", "somebody/cat", "--out", tmp_path / "cat.safetensors", "--force").exit_code == 0
 
 
 def test_a_library_is_kept_from_the_command_line(cat: Path, tmp_path: Path) -> None:
@@ -46,5 +48,5 @@ def test_a_library_is_kept_from_the_command_line(cat: Path, tmp_path: Path) -> N
     assert "error" not in verified.output
     assert verified.exit_code == 1 and "was changed since it was added" in verified.output.replace("\n", " ")
     assert run("library", "remove", folder, "cat").exit_code == 0
-    assert files(folder) == ["index.json"]
+    assert files(folder) == [".lock", "index.json"]
     assert "no erasure 'cat'" in refused(run("library", "remove", folder, "cat"))

@@ -321,9 +321,13 @@ def test_a_pulled_file_overwrites_no_other(
     monkeypatch.chdir(tmp_path)
     assert run("push", file, "me/cat").exit_code == 0
     Path("cat.safetensors").write_bytes(b"mine")
-    assert "cat.safetensors exists" in refused(run("pull", "me/cat"))
+    for more in ((), ("--out", "cat.safetensors")):
+        assert "cat.safetensors exists" in refused(run("pull", "me/cat", *more))
+        assert Path("cat.safetensors").read_bytes() == b"mine"
+    Path("cat.safetensors").unlink()
+    assert "cat.safetensors exists" in refused(run("pull", "me/cat", "--out", "cat.safetensors"))
     assert Path("cat.safetensors").read_bytes() == b"mine"
-    assert run("pull", "me/cat", "--out", "cat.safetensors").exit_code == 0
+    assert run("pull", "me/cat", "--out", "cat.safetensors", "--force").exit_code == 0
     assert Path("cat.safetensors").read_bytes() == file.read_bytes()
 
 

@@ -1,6 +1,11 @@
 """A library lists its erasures and refuses files that changed."""
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,8 @@ import torch
 from semiperm.concept import Concept
 from semiperm.erasure import Card, WeightDelta
 from semiperm.errors import LibraryError, MembraneFileError
-from semiperm.files.library import INDEX, Library
+from semiperm.files import library as module
+from semiperm.files.library import INDEX, LOCK, Library
 from semiperm.files.safetensors import save
 from semiperm.membrane import Membrane
 
@@ -94,6 +100,116 @@ def test_another_file_of_the_same_name_is_not_overwritten(library: Library, tmp_
         library.add([other])
     library.add([tmp_path / "cat.safetensors"])
     assert library.verify() == {} and len(library) == 3
+
+
+def test_a_file_in_the_folder_that_is_not_in_the_index_is_not_overwritten(library: Library, tmp_path: Path) -> None:
+    stray = written(library.folder / "stray.safetensors", "stray", 4)
+    before = stray.read_bytes()
+    with pytest.raises(LibraryError, match="another file stray.safetensors"):
+        library.add([written(tmp_path / "stray.safetensors", "stray", 5)])
+    assert stray.read_bytes() == before
+
+
+def test_a_file_that_was_changed_in_the_library_is_not_overwritten(library: Library, tmp_path: Path) -> None:
+    changed = written(library.folder / "cat.safetensors", "cat", 9).read_bytes()
+    with pytest.raises(LibraryError, match="another file cat.safetensors"):
+        library.add([tmp_path / "cat.safetensors"])
+    assert (library.folder / "cat.safetensors").read_bytes() == changed
+
+
+def test_a_file_that_is_missing_is_restored(library: Library, tmp_path: Path) -> None:
+    (library.folder / "cat.safetensors").unlink()
+    library.add([tmp_path / "cat.safetensors"])
+    assert library.verify() == {}
+
+
+@pytest.mark.parametrize("fails", ["new-1.safetensors", INDEX])
+def test_nothing_is_added_to_a_full_disk(
+    fails: str, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.whole
+
+    @contextmanager
+    def whole(path: Path) -> Iterator[Path]:
+        with real(path) as draft:
+            yield draft
+            if path.name == fails:
+                raise OSError(28, os.strerror(28))
+
+    def write(path: Path, text: str) -> None:
+        with whole(path) as draft:
+            draft.write_text(text)
+
+    before = {path.name: path.read_bytes() for path in library.folder.iterdir()}
+    more = [written(tmp_path / f"new-{number}.safetensors", f"new {number}") for number in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "whole", whole)
+        patch.setattr(module, "write", write)
+        with pytest.raises(OSError, match=fails):
+            library.add(more)
+    assert {path.name: path.read_bytes() for path in library.folder.iterdir()} == before
+    assert len(library) == 3 and library.verify() == {}
+    assert len(library.add(more)) == 3 and library.verify() == {}
+
+
+# several processes
+
+ADD = """
+import sys
+from semiperm.files.library import Library
+library = Library(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for path in sys.argv[2:]:
+    library.add([path])
+"""
+
+
+def test_processes_that_add_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
+    files = [written(tmp_path / f"{number:02d}.safetensors", f"concept {number:02d}", number) for number in range(20)]
+    folder = tmp_path / "library"
+    adding = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADD, str(folder), *map(str, part)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for part in (files[:10], files[10:])
+    ]
+    for process in adding:
+        assert process.stdout and process.stdout.readline() == b"ready\n"
+    # Both go at once.
+    for process in adding:
+        assert process.stdin
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in adding:
+        process.communicate()
+        assert process.returncode == 0
+    assert [entry.file for entry in Library(folder).entries()] == [path.name for path in files]
+    assert Library(folder).verify() == {}
+
+
+def test_a_library_knows_what_others_added_and_removed_before_it_changes_anything(
+    library: Library, tmp_path: Path
+) -> None:
+    other = Library(library.folder)
+    other.add([written(tmp_path / "fox.safetensors", "fox", 5)])
+    with pytest.raises(LibraryError, match="another file fox.safetensors"):
+        library.add([written(tmp_path / "elsewhere" / "fox.safetensors", "fox", 6)])
+    other.remove("Van Gogh")
+    library.add([written(tmp_path / "dog.safetensors", "dog", 7)])
+    names = [entry.name for entry in Library(library.folder).entries()]
+    assert names == [entry.name for entry in library.entries()] == ["Cat", "cat", "dog", "fox"]
+    assert other.remove("dog").file == "dog.safetensors"
+
+
+def test_a_library_that_stays_locked_is_an_error(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    fox = written(tmp_path / "fox.safetensors", "fox", 5)
+    with module.FileLock(library.folder / LOCK), pytest.raises(LibraryError, match="Another process"):
+        library.add([fox])
+    assert library.add([fox])
 
 
 def test_a_file_in_the_folder_is_indexed_in_place(library: Library) -> None:

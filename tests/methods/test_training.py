@@ -16,12 +16,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from semiperm.errors import CheckpointError, Stopped
+from semiperm.concept import Concept
+from semiperm.errors import CheckpointError, MembraneFileError, SemipermError, Stopped
+from semiperm.files import safetensors as files
 from semiperm.methods import training as module
-from semiperm.methods.training import Progress, Run, Training, beside, descend, keep, restore
+from semiperm.methods.training import Progress, Run, Training, beside, claim, descend, keep, restore
 from tests.helpers import random_membrane
 
 STEPS = 7
@@ -337,6 +340,122 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     with pytest.raises(OSError, match="no space left"):
         keep(path, problem(), 5)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def full(*_: Any) -> None:
+    """What safetensors does on a full disk."""
+    raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept.safetensors"
+    warned: list[str] = []
+    writable = {2}
+
+    def save(tensors: Any, draft: Path, metadata: Any) -> None:
+        step = json.loads(metadata["training"])["step"]
+        (save_file if step in writable else full)(tensors, draft, metadata)
+
+    monkeypatch.setattr(module, "save_file", save)
+    reached: list[int] = []
+    training = problem(every=1, snapshot=lambda: random_membrane({"layer": torch.nn.Linear(2, 3)}))
+    run = Run(path, warn=warned.append, on_checkpoint=lambda done, _: reached.append(done))
+    descend(training, run)
+    assert same(bits(training), whole()) and reached == list(range(1, STEPS + 1))
+    assert len(warned) == STEPS - 1
+    for step, text in zip([1, *range(3, STEPS + 1)], warned, strict=True):
+        assert f"goes on, but the checkpoint of step {step} of {STEPS} cannot be written to {path}" in text
+        assert "No space left on device" in text
+        assert ("there is none before it" in text) == (step == 1)
+    # That of step 2 is kept, and no draft.
+    assert list(tmp_path.iterdir()) == [path]
+    last = problem()
+    assert restore(path, last) == 2
+
+
+def test_without_a_function_for_warnings_there_is_a_python_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.warns(RuntimeWarning, match=f"checkpoint of step 5 of {STEPS} cannot be written"):
+        descend(problem(every=5), Run(tmp_path / "kept.safetensors"))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_stop_without_a_checkpoint_is_an_error_that_says_so(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept.safetensors"
+    if kept:
+        stopped(path, 2)
+    monkeypatch.setattr(module, "save_file", full)
+    after, warned = StopAfter(4), []
+    run = Run(path, resume=kept, progress=after.progress, stop=after.stop, warn=warned.append)
+    with pytest.raises(CheckpointError, match=f"was stopped, and the checkpoint of step 4 of {STEPS} cannot") as error:
+        descend(problem(), run)
+    assert ("the checkpoint before it is kept" if kept else "there is none before it") in str(error.value)
+    assert warned == []
+    assert list(tmp_path.iterdir()) == ([path] if kept else [])
+
+
+# what may be replaced
+
+CAT, DOG = Concept(name="cat"), Concept(name="dog")
+
+
+def finished(path: Path, name: str = "cat") -> Path:
+    return files.save(random_membrane({"mid_block.attentions.0.attn2.to_k": torch.nn.Linear(2, 3)}, name=name), path)
+
+
+def test_a_finished_erasure_is_replaced_by_force_alone_and_never_by_another_concept(tmp_path: Path) -> None:
+    out = finished(tmp_path / "cat.safetensors")
+    with pytest.raises(SemipermError, match="exists and is not replaced"):
+        claim(out, [CAT])
+    assert claim(out, [CAT], force=True) == out
+    assert claim(out, [Concept(name="Cat")], force=True) == out
+    with pytest.raises(MembraneFileError, match="is the erasure of 'cat'"):
+        claim(out, [DOG], force=True)
+    with pytest.raises(MembraneFileError, match="is the erasure of 'cat'"):
+        claim(out, [CAT, DOG], force=True)
+    # a LoRA of another tool, and any other file
+    save_file(load_file(out), out)
+    assert claim(out, [DOG], force=True) == out
+    out.write_bytes(b"no erasure")
+    assert claim(out, [DOG], force=True) == out
+    with pytest.raises(SemipermError, match="exists and is not replaced"):
+        claim(out, [DOG])
+
+
+def test_resuming_what_is_finished_says_so(tmp_path: Path) -> None:
+    out = finished(tmp_path / "cat.safetensors")
+    for force in (False, True):
+        with pytest.raises(CheckpointError, match="nothing to resume: .*cat.safetensors is finished"):
+            claim(out, [CAT], resume=True, force=force)
+
+
+def test_a_checkpoint_is_resumed_or_replaced_by_force(tmp_path: Path) -> None:
+    out = tmp_path / "cat.safetensors"
+    stopped(beside(out), 3, problem(owner={"concept": CAT.model_dump(mode="json")}))
+    assert claim(out, [CAT], resume=True) == out
+    assert claim(out, [CAT], force=True) == out
+    with pytest.raises(CheckpointError, match="would be lost: resume it with --resume"):
+        claim(out, [CAT])
+    with pytest.raises(CheckpointError, match="is the checkpoint of a training for 'cat'"):
+        claim(out, [DOG], force=True)
+    beside(out).write_bytes(b"damaged")
+    assert claim(out, [DOG], force=True) == out
+
+
+def test_a_checkpoint_that_can_not_be_written_is_found_out_first(tmp_path: Path) -> None:
+    out = tmp_path / "cat.safetensors"
+    beside(out).symlink_to("/dev/null")
+    for flag in ("resume", "force"):
+        with pytest.raises(SemipermError, match="checkpoint.safetensors cannot be written: it is a link"):
+            claim(out, [CAT], **{flag: True})
+    with pytest.raises(MembraneFileError, match="for checkpoints"):
+        claim(beside(out), [CAT])
 
 
 def assert_refused(path: Path, match: str, training: Training | None = None) -> None:

@@ -1,10 +1,12 @@
 """The terminal: what commands print, how errors look, and progress bars."""
 
+import io
 import platform
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -31,14 +33,22 @@ def printable(text: object) -> str:
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
 
 
+def escape_unprintable() -> None:
+    """Print characters that the terminal's encoding lacks as escapes, so that no table or name is an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def say(text: object) -> None:
     """Print a line."""
     console.print(Text(printable(text)), soft_wrap=True)
 
 
 def warn(text: object) -> None:
-    """Print a line to the standard error."""
-    errors.print(Text(printable(text)), soft_wrap=True)
+    """Print a line to the standard error; no line is worth losing work where it cannot be printed."""
+    with suppress(OSError):
+        errors.print(Text(printable(text)), soft_wrap=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", bold: Sequence[int] = ()) -> None:
@@ -60,6 +70,10 @@ class Commands(TyperGroup):
 
     The exit status is 1 for errors and 130 for a command that was stopped.
     """
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        escape_unprintable()
+        return super().main(*args, **more)
 
     def invoke(self, ctx: Any) -> Any:
         try:

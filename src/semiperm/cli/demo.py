@@ -12,6 +12,7 @@ import typer
 from semiperm.cli import options
 from semiperm.cli.console import bar, say
 from semiperm.concept import Concept
+from semiperm.errors import SemipermError
 
 if TYPE_CHECKING:
     from semiperm.cli.demo_page import Measured
@@ -27,21 +28,29 @@ CONCEPTS = (
 )
 # pictures a row, and steps of the sampler
 PICTURES = 8
+# name of the report of all erasures
+TOGETHER = "all-three-together"
 SAMPLER_STEPS = 25
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="folder for the page, the membranes and the reports")] = Path("demo"),
     steps: Annotated[int | None, typer.Option(help="training steps; the method's own by default", min=0)] = None,
+    force: options.Force = False,
 ) -> None:
     """Erase three concepts from the terrarium, measure them alone and together, and write a page with pictures."""
     from semiperm.cli.demo_page import page
     from semiperm.evaluation.context import resolve
     from semiperm.evaluation.task import Task
+    from semiperm.methods.training import claim
     from semiperm.paths import write
 
     began = time.perf_counter()
-    options.check_writable(out / "index.html")
+    force = force or _is_demo(out)
+    for concept in CONCEPTS:
+        claim(out / f"{concept.slug}.safetensors", [concept], force=force)
+    for name in ("index.html", f"{TOGETHER}.json", *(f"{concept.slug}.json" for concept in CONCEPTS)):
+        options.check_writable(out / name, force=force)
     options.quieten()
     task = Task(protocol="effect", seeds=PICTURES, steps=SAMPLER_STEPS)
     with tempfile.TemporaryDirectory(prefix="semiperm-demo-") as folder:
@@ -58,6 +67,16 @@ def demo(
     path = out / "index.html"
     write(path, page(CONCEPTS, alone, together, time.perf_counter() - began))
     say(f"look at {path}")
+
+
+def _is_demo(out: Path) -> bool:
+    """Return whether a folder is that of an earlier demo, whose files may be replaced."""
+    from semiperm.evaluation.report import load
+
+    try:
+        return load(out / f"{TOGETHER}.json").protocol == "demo"
+    except (SemipermError, OSError, ValueError):
+        return False
 
 
 def both_ways() -> "Protocol":
@@ -96,7 +115,7 @@ def _erased(context: "Context", concept: Concept, path: Path, steps: int | None)
     settings: Mapping[str, Any] = {} if steps is None else {"steps": steps}
     with bar() as show:
         erase(
-            context.model, concept, settings=dict(settings), out=path,
+            context.model, concept, settings=dict(settings), out=path, force=True,
             progress=lambda now: show(now.name, now.step, now.steps, now.figures),
         )  # fmt: skip
     return load(path), time.perf_counter() - began

@@ -8,7 +8,7 @@ import typer
 
 from semiperm.cli import options
 from semiperm.cli.console import Commands, bar, resumable, say, table
-from semiperm.cli.options import Model
+from semiperm.cli.options import Force, Model
 from semiperm.errors import SemipermError, close_match
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="pictures for each prompt; fewer are quicker and less exact", min=1)] = 8,
     out: Annotated[Path | None, typer.Option(help="write the table (Markdown) here as well")] = None,
     cache: Annotated[Path, typer.Option(help="folder of the pictures")] = Path(".cache/evaluation"),
+    force: Force = False,
 ) -> None:
     """Measure how well the terrarium draws its world, beside the bars that it must reach."""
     from semiperm.evaluation.bars import bars, speed
@@ -83,7 +84,7 @@ def evaluate(
 
     options.quieten()
     if out is not None:
-        options.check_writable(out)
+        options.check_writable(out, force=force)
     folder = cache / "fidelity"
     context = resolve(Task(protocol="fidelity", model=model, seeds=seeds), folder)
     with resumable(RESUME), bar() as show:
@@ -92,10 +93,10 @@ def evaluate(
             progress=lambda done, total: show("pictures", done, total, {}),
         )  # fmt: skip
         found = [*bars(report), speed(context.model)]
-    for line in markdown(found).splitlines():
-        say(line)
     if out is not None:
         write(out, markdown(found) + "\n")
+    for line in markdown(found).splitlines():
+        say(line)
 
 
 class _Lines:

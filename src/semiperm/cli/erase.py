@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from semiperm.cli import options
-from semiperm.cli.console import bar, say, stopped, table
+from semiperm.cli.console import bar, say, stopped, table, warn
 from semiperm.cli.interrupt import interruptible
-from semiperm.cli.options import Device, MethodName, Model
+from semiperm.cli.options import Device, Force, MethodName, Model
 from semiperm.concept import Concept, Kind
 from semiperm.errors import SemipermError, Stopped
 
@@ -50,6 +50,7 @@ def erase(
         typer.Option(help="low-vram: bfloat16, idle networks offloaded to the CPU, smaller batches"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="resume from the checkpoint beside --out")] = False,
+    force: Force = False,
     preview: Annotated[
         Path | None, typer.Option(help="PNG: at each checkpoint, add a row of pictures of the target on fixed seeds")
     ] = None,
@@ -63,7 +64,7 @@ def erase(
     from semiperm import load
     from semiperm.files.safetensors import check_name
     from semiperm.methods.method import find
-    from semiperm.methods.training import beside
+    from semiperm.methods.training import beside, claim
 
     described = _given(name=concept, kind=kind, surrogate=surrogate, targets=tuple(target) if target else None)
     card: Card | None = None
@@ -86,9 +87,10 @@ def erase(
     where = check_name(out or Path(f"{wanted[0].slug}.safetensors"))
     if like is not None and where.resolve() == like.resolve():
         raise SemipermError(f"{where} is the erasure that --like names: give another file with --out.")
-    options.check_writable(where)
+    claim(where, wanted, resume=resume, force=force)
     if preview is not None:
-        options.check_writable(preview)
+        # A run that resumes writes the preview of its first part again.
+        options.check_writable(preview, force=force or resume)
     loaded = options.load_model(model, device, low_vram=preset is not None)
     try:
         with interruptible() as interrupt, bar() as show:
@@ -98,7 +100,7 @@ def erase(
                 show(now.name, now.step, now.steps, now.figures)
 
             erasure = make(
-                loaded, wanted, found.name, chosen, out=where, resume=resume, licence=licence,
+                loaded, wanted, found.name, chosen, out=where, resume=resume, force=force, licence=licence, warn=warn,
                 progress=progress, stop=interrupt.pressed,
                 on_checkpoint=previews(loaded, wanted[0], preview) if preview else None,
             )  # fmt: skip
@@ -163,7 +165,10 @@ def previews(model: "DiffusionModel", concept: Concept, path: Path) -> "Callable
         # While a method trains, its erasure is on the model and open.
         pictures = generate(model.pipeline, [concept.targets[0]] * PREVIEWED, range(PREVIEWED))
         rows.append(Row(f"{concept.name}, step {step}", pictures))
-        save_png(grid(rows), path)
+        try:
+            save_png(grid(rows), path)
+        except OSError as error:
+            warn(f"The preview {path} cannot be written ({error.strerror or error}); the training goes on.")
 
     return draw
 
@@ -186,15 +191,15 @@ def adopt(
             "its transformer blocks",
         ),
     ] = False,
+    force: Force = False,
 ) -> None:
     """Make a membrane of any erasing LoRA: add a card, and a gate for the phrases that ask for the concept."""
     from semiperm import save
-    from semiperm.files.safetensors import check_name
+    from semiperm.files.safetensors import claim
     from semiperm.methods.calibrate import adopted
 
     erased = Concept(name=concept, targets=tuple(target or ()), kind=kind)
-    where = check_name(out or Path(f"{erased.slug}.safetensors"))
-    options.check_writable(where)
+    where = claim(out or Path(f"{erased.slug}.safetensors"), [erased], force=force)
     if not adapter.is_file():
         raise SemipermError(f"There is no file {adapter}.")
     loaded = options.load_model(model, device)

@@ -9,7 +9,7 @@ import typer
 from semiperm.cli import options
 from semiperm.cli.console import bar, resumable, say, table
 from semiperm.cli.interrupt import interruptible
-from semiperm.cli.options import Erasures, Gate, MethodName, Model
+from semiperm.cli.options import Erasures, Force, Gate, MethodName, Model
 from semiperm.concept import Concept
 from semiperm.errors import SemipermError
 
@@ -46,6 +46,9 @@ def evaluate(
         Path | None, typer.Option(help="open world: TorchScript of Inception, for FID and KID")
     ] = None,
     sscd: Annotated[Path | None, typer.Option(help="open world: TorchScript of SSCD, for copies")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="open world: load --inception and --sscd; TorchScript files run their code")
+    ] = False,
     on: Annotated[list[str] | None, typer.Option(help="a further model, for `transfer`; repeatable")] = None,
     against: Annotated[
         list[Path] | None,
@@ -55,6 +58,7 @@ def evaluate(
     guidance: Annotated[float | None, typer.Option(help="guidance scale")] = None,
     batch: Annotated[int | None, typer.Option(help="pictures that are generated at once", min=1)] = None,
     cache: Annotated[Path, typer.Option(help="folder of bare pictures, for all runs")] = Path(".cache/evaluation"),
+    force: Force = False,
 ) -> None:
     """Measure erasures, or the bare model, by a protocol. The same command resumes a run that was stopped."""
     from semiperm.evaluation import report
@@ -67,7 +71,10 @@ def evaluate(
     if sets and not method:
         raise SemipermError("--set gives settings of a method: name it with --method.")
     kind = find(protocol).kind
-    given = {"prompts": prompts, "reference": reference, "clip": clip, "inception": inception, "sscd": sscd}
+    given = {
+        "prompts": prompts, "reference": reference, "clip": clip, "inception": inception, "sscd": sscd,
+        "trust": "yes" if trust else None,
+    }  # fmt: skip
     task = Task(
         protocol=protocol,
         model=model,
@@ -86,6 +93,8 @@ def evaluate(
         batch=batch,
     )
     options.quieten()
+    for folder in (out, out / "against") if others else (out,):
+        _claim(folder, task, force)
     with resumable("run the same command again to resume"):
         measured = _run(task, out, cache)
         if others:
@@ -101,6 +110,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="report.json of a run")],
     second: Annotated[Path, typer.Argument(help="report.json of another run of the same protocol")],
     out: Annotated[Path | None, typer.Option(help="write the comparison as a page (HTML) here as well")] = None,
+    force: Force = False,
 ) -> None:
     """Show how the second report differs from the first."""
     from semiperm.evaluation import report
@@ -108,9 +118,10 @@ def compare(
     from semiperm.reports.compare import page
 
     before, after = report.load(first), report.load(second)
+    if out is not None:
+        write(options.check_writable(out, force=force), page(before, after, (str(first), str(second))))
     _show(before, after, (str(first), str(second)))
     if out is not None:
-        write(out, page(before, after, (str(first), str(second))))
         say(out)
 
 
@@ -120,6 +131,21 @@ def protocols() -> None:
 
     rows = [(f"{one.name} /{one.version}", one.shows, one.cost) for one in PROTOCOLS.values()]
     table(("protocol", "shows", "cost"), rows)
+
+
+def _claim(out: Path, task: "Task", force: bool) -> None:
+    """Check that a run may write its report and its page; those of an earlier run of this protocol need no force."""
+    from semiperm.evaluation import report
+    from semiperm.evaluation.run import REPORT
+
+    def ours(_: Path) -> bool:
+        try:
+            return report.load(out / REPORT).protocol == task.protocol
+        except (SemipermError, OSError, ValueError):
+            return False
+
+    for name in (REPORT, "report.html"):
+        options.check_writable(out / name, force=force, ours=ours)
 
 
 def _run(task: "Task", out: Path, cache: Path) -> "Report":

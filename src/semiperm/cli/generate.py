@@ -9,7 +9,7 @@ import typer
 
 from semiperm.cli import options
 from semiperm.cli.console import say, table
-from semiperm.cli.options import Device, Erasures, Gate, Model
+from semiperm.cli.options import Device, Erasures, Force, Gate, Model
 
 if TYPE_CHECKING:
     from semiperm.guarded import Permeability
@@ -29,26 +29,30 @@ def generate(
     seed: Annotated[int, typer.Option(help="seed of each prompt's first picture; the others follow")] = 0,
     steps: Annotated[int, typer.Option(help="denoising steps", min=1, max=1000)] = 25,
     guidance: Annotated[float, typer.Option(help="guidance scale")] = 5.0,
+    force: Force = False,
 ) -> None:
     """Generate pictures with erasures on."""
     from PIL import Image
 
     from semiperm import guard, pictures
 
-    if compare is not None:
-        options.check_writable(compare)
-    loaded = options.load_model(model, device)
     asked = [text for text in prompt for _ in range(count)]
     seeds = [seed + number for _ in prompt for number in range(count)]
+    paths = [out / f"{number // count:02d}-{each:04d}.png" for number, each in enumerate(seeds)]
+    for path in paths if compare is None else [compare]:
+        options.check_writable(path, force=force)
+    loaded = options.load_model(model, device)
     with guard(loaded, membrane or [], gate=gate) as guarded:
         made = pictures.generate(guarded, asked, seeds, steps=steps, guidance=guidance)
         opened = guarded.permeability(asked)
-    if opened.names:
-        _show(opened, slice(None, None, count))
     if compare is None:
-        for number, picture in enumerate(made):
-            name = f"{number // count:02d}-{seeds[number]:04d}.png"
-            say(pictures.save_png(Image.fromarray(picture), out / name))
+        # Save before anything is printed, which can fail.
+        for path, picture in zip(paths, made, strict=True):
+            pictures.save_png(Image.fromarray(picture), path)
+        if opened.names:
+            _show(opened, slice(None, None, count))
+        for path in paths:
+            say(path)
         return
     bare = pictures.generate(loaded.pipeline, asked, seeds, steps=steps, guidance=guidance)
     notes = [" ".join(f"{name} {gamma:.2f}" for name, gamma in row.items()) for row in opened.rows()]
@@ -60,7 +64,10 @@ def generate(
     for title, part in parts:
         drawn.append(pictures.Row(f"{title}bare", bare[part], asked[part] if count == 1 else ()))
         drawn.append(pictures.Row(f"{title}guarded", made[part], notes[part] if opened.names else ()))
-    say(pictures.save_png(pictures.grid(drawn), compare))
+    pictures.save_png(pictures.grid(drawn), compare)
+    if opened.names:
+        _show(opened, slice(None, None, count))
+    say(compare)
 
 
 def inspect(

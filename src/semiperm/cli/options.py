@@ -1,13 +1,13 @@
 """Options that several commands share, and what they mean."""
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semiperm.errors import SemipermError, SettingsError
+from semiperm.paths import claim
 
 if TYPE_CHECKING:
     from semiperm.models.model import DiffusionModel
@@ -51,6 +51,7 @@ Gate = Annotated[
 MethodName = Annotated[
     str | None, typer.Option("--method", help="see `semiperm methods`; spm by default", autocompletion=_methods)
 ]
+Force = Annotated[bool, typer.Option("--force", help="replace files that are there; never those of another concept")]
 Erasures = Annotated[
     list[Path] | None, typer.Option("--membrane", "-m", help="file of a membrane or another erasure; repeatable")
 ]
@@ -110,17 +111,12 @@ def _setting(text: str) -> tuple[str, Any]:
         raise SettingsError(f"--set {text}: the value is not YAML: {error}") from None
 
 
-def check_writable(path: Path) -> None:
-    """Check that a file can be written, before minutes are spent on its contents; makes its folder.
+def check_writable(path: Path, *, force: bool = False, ours: Callable[[Path], bool] = lambda _: False) -> Path:
+    """Check that a picture, page or table may be written, before minutes are spent on it, see `paths.claim`.
 
     Raises:
-        SemipermError: the path is a folder, or its folder cannot be written to.
+        SemipermError: the path cannot be written to, a file is there, or it has the name of an erasure.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise SemipermError(f"{path} cannot be written: {error.strerror or error}.") from None
-    if path.is_dir():
-        raise SemipermError(f"{path} cannot be written: it is a folder.")
+    if path.suffix == ".safetensors":
+        raise SemipermError(f"{path} cannot be written: {path.suffix} is for erasures; choose another name.")
+    return claim(path, force=force, ours=ours)

@@ -41,14 +41,22 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     Raises:
         MembraneFileError: the name does not end in .safetensors, or a tensor could not be read again.
     """
-    check_name(path)
-    # clone() because safetensors refuses tensors that share memory
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    check_numbers(path, stored)
-    data = _sorted_header(safetensors.torch.save(stored, dict(metadata)))
+    data = packed(check_name(path), tensors, metadata)
     with whole(path) as draft:
         draft.write_bytes(data)
     return path
+
+
+def packed(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the contents of a file; `path` is its name in messages.
+
+    Raises:
+        MembraneFileError: a tensor could not be read again.
+    """
+    # clone() because safetensors refuses tensors that share memory
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    check_numbers(path, stored)
+    return _sorted_header(safetensors.torch.save(stored, dict(metadata)))
 
 
 def read(path: Path, check_size: Callable[[int, Mapping[str, str]], None]) -> tuple[dict[str, Tensor], dict[str, str]]:

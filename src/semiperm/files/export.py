@@ -1,6 +1,5 @@
 """Membranes in the forms that other tools read, and merged into a copy of a model for servers without adapters."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Literal, cast, get_args
 
 import torch
 from peft import LoraConfig
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from semiperm.errors import MembraneFileError, StackError, close_match, listed
-from semiperm.files.container import check_name
+from semiperm.files.container import check_name, packed
 from semiperm.files.container import write as write_tensors
 from semiperm.files.layer_names import PEFT, TRANSFORMER, UNET, flattened, in_transformer
 from semiperm.files.lora import prefixed
@@ -20,7 +20,7 @@ from semiperm.files.sgm_names import sgm_names
 from semiperm.membrane import Membrane
 from semiperm.models.layers import adapted_layers, is_quantised
 from semiperm.models.model import DiffusionModel
-from semiperm.paths import write
+from semiperm.paths import whole, whole_folder, write
 
 Form = Literal["kohya", "diffusers", "peft"]
 
@@ -44,11 +44,22 @@ def export(membrane: Membrane, form: Form, out: Path) -> Path:
         prefix = TRANSFORMER if in_transformer(membrane.down) else UNET
         return write_tensors(check_name(out), prefixed(membrane, prefix), {"format": "pt"})
     if form == "peft":
-        write_tensors(out / "adapter_model.safetensors", prefixed(membrane, PEFT), {"format": "pt"})
-        write(out / "adapter_config.json", _peft_config(membrane))
+        weights, config = written(form, out)
+        data = packed(weights, prefixed(membrane, PEFT), {"format": "pt"})
+        # Both or none: the weights take their place once the configuration is written.
+        with whole(weights) as draft:
+            draft.write_bytes(data)
+            write(config, _peft_config(membrane))
         return out
     forms = get_args(Form)
     raise MembraneFileError(f"There is no form {form!r}; there are {', '.join(forms)}.{close_match(form, forms)}")
+
+
+def written(form: str, out: Path) -> list[Path]:
+    """Return the files that `export` writes."""
+    if form == "peft":
+        return [out / "adapter_model.safetensors", out / "adapter_config.json"]
+    return [out]
 
 
 def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]], out: Path) -> Path:
@@ -60,6 +71,7 @@ def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]]
     Raises:
         CoverageError: a membrane does not fit the model.
         FileExistsError: `out` exists.
+        OSError: the folder cannot be written; none is left.
         StackError: the model has adapters of PEFT, which a folder of weights cannot hold, or is quantised.
     """
     if out.exists():
@@ -76,21 +88,20 @@ def merge(model: DiffusionModel, membranes: Mapping[str, tuple[Membrane, float]]
         )
     fitted = [(membrane.fitted_to(layers).to(device="cpu"), gamma) for membrane, gamma in membranes.values()]
     before = {path: cast(nn.Linear, layer).weight.detach().clone() for path, layer in layers.items()}
-    draft = out.with_name(f".{out.name}.partial")
-    # what a killed run may have left
-    shutil.rmtree(draft, ignore_errors=True)
     try:
         for path, layer in layers.items():
             weight = cast(nn.Linear, layer).weight
             with torch.no_grad():
                 weight.copy_((weight.double().cpu() + _change(path, fitted)).to(weight))
-        model.pipeline.save_pretrained(draft)
-        draft.replace(out)
+        with whole_folder(out) as draft:
+            model.pipeline.save_pretrained(draft)
+    except SafetensorError as error:
+        # This is how safetensors reports a full disk.
+        raise OSError(f"{out} cannot be written: {error}") from None
     finally:
         with torch.no_grad():
             for path, layer in layers.items():
                 cast(nn.Linear, layer).weight.copy_(before[path])
-        shutil.rmtree(draft, ignore_errors=True)
     return out
 
 

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from semiperm.erasure import Erasure
@@ -15,6 +17,9 @@ from semiperm.files.safetensors import load
 from semiperm.paths import whole, write
 
 INDEX = "index.json"
+LOCK = ".lock"
+# how long to wait for another process that changes the library
+PATIENCE = 120.0
 
 
 class Entry(BaseModel):
@@ -54,27 +59,22 @@ class Entry(BaseModel):
 class Library:
     """Erasures in a folder with an index; a file whose hash changed since it was added is not loaded.
 
+    Several processes may change a library at the same time: each holds the folder's lock and reads the index again.
+
     Raises:
         LibraryError: the index cannot be read.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self._entries: dict[str, Entry] = {}
-        index = self.folder / INDEX
-        if index.exists():
-            try:
-                rows = [Entry.model_validate(row) for row in json.loads(index.read_text(encoding="utf-8"))]
-            except (ValidationError, ValueError, TypeError, RecursionError) as error:
-                raise LibraryError(f"{index} cannot be read as the index of a library: {error}") from error
-            self._entries = {entry.file: entry for entry in rows}
+        self._entries = _read(self.folder / INDEX)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def entries(self) -> list[Entry]:
         """Return the entries, sorted by name."""
-        return sorted(self._entries.values(), key=lambda entry: (entry.name.lower(), entry.file))
+        return _sorted(self._entries)
 
     def search(self, text: str) -> list[Entry]:
         """Return the entries with a text in their name, kind, base model or architecture, in any case."""
@@ -92,37 +92,42 @@ class Library:
 
         Raises:
             MembraneFileError: a file is not a sound erasure.
-            LibraryError: another file of that name is in the library.
+            LibraryError: another file of that name is in the library or its folder, or the library stays locked.
         """
+        found = [(_entry(path), path) for path in map(Path, paths)]
         added: dict[str, Entry] = {}
-        sources: dict[str, Path] = {}
-        for path in map(Path, paths):
-            entry = _entry(path)
-            known = added.get(entry.file) or self._entries.get(entry.file)
-            if known is not None and known.sha256 != entry.sha256:
-                raise LibraryError(
-                    f"{self.folder} has another file {entry.file} ({known.name}): remove it first, or rename {path}."
-                )
-            added[entry.file], sources[entry.file] = entry, path
-        for file, path in sources.items():
-            target = self.folder / file
-            if target.resolve() != path.resolve():
-                with whole(target) as draft:
-                    shutil.copyfile(path, draft)
-        self._entries |= added
-        self._write()
+        copied: list[Path] = []
+        with self._locked():
+            for entry, path in found:
+                self._check_new(entry, path, added.get(entry.file) or self._entries.get(entry.file))
+                added[entry.file] = entry
+            try:
+                for file, path in {entry.file: path for entry, path in found}.items():
+                    target = self.folder / file
+                    if not target.exists():
+                        with whole(target) as draft:
+                            shutil.copyfile(path, draft)
+                        copied.append(target)
+                self._write(self._entries | added)
+            except BaseException:
+                for target in copied:
+                    target.unlink(missing_ok=True)
+                raise
         return list(added.values())
 
     def remove(self, name: str) -> Entry:
         """Delete an erasure by its file's name, or by a concept's name that only one erasure has.
 
         Raises:
-            LibraryError: there is none, or several have that name.
+            LibraryError: there is none, several have that name, or the library stays locked.
         """
-        entry = self.find(name)
-        del self._entries[entry.file]
-        self._write()
-        (self.folder / entry.file).unlink(missing_ok=True)
+        # Look first without a lock, which would make the folder.
+        self._entries = _read(self.folder / INDEX)
+        self.find(name)
+        with self._locked():
+            entry = self.find(name)
+            self._write({file: other for file, other in self._entries.items() if file != entry.file})
+            (self.folder / entry.file).unlink(missing_ok=True)
         return entry
 
     def find(self, name: str) -> Entry:
@@ -175,9 +180,48 @@ class Library:
             )
         return load(path)
 
-    def _write(self) -> None:
-        rows = [entry.model_dump() for entry in self.entries()]
+    def _check_new(self, entry: Entry, path: Path, known: Entry | None) -> None:
+        """Check that adding a file would replace no other one."""
+        target = self.folder / entry.file
+        there = target.exists() and _hash(target) != entry.sha256
+        if there or (known is not None and known.sha256 != entry.sha256):
+            other = f" ({known.name})" if known is not None else ""
+            raise LibraryError(
+                f"{self.folder} has another file {entry.file}{other}: remove it first, or rename {path}."
+            )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from changing the library, and read the index as they left it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / LOCK, timeout=PATIENCE):
+                self._entries = _read(self.folder / INDEX)
+                yield
+        except Timeout:
+            raise LibraryError(
+                f"Another process has changed {self.folder} for {PATIENCE:.0f} seconds: wait until it is done."
+            ) from None
+
+    def _write(self, entries: dict[str, Entry]) -> None:
+        """Write the index, and remember the entries only if that succeeds."""
+        rows = [entry.model_dump() for entry in _sorted(entries)]
         write(self.folder / INDEX, json.dumps(rows, indent=1) + "\n")
+        self._entries = entries
+
+
+def _read(index: Path) -> dict[str, Entry]:
+    if not index.exists():
+        return {}
+    try:
+        rows = [Entry.model_validate(row) for row in json.loads(index.read_text(encoding="utf-8"))]
+    except (ValidationError, ValueError, TypeError, RecursionError) as error:
+        raise LibraryError(f"{index} cannot be read as the index of a library: {error}") from error
+    return {entry.file: entry for entry in rows}
+
+
+def _sorted(entries: dict[str, Entry]) -> list[Entry]:
+    return sorted(entries.values(), key=lambda entry: (entry.name.lower(), entry.file))
 
 
 def _hash(path: Path) -> str:

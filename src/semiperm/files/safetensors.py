@@ -4,7 +4,7 @@ Files hold membranes and weight deltas; plain LoRAs and the SPM authors' files a
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from semiperm import paths
+from semiperm.concept import Concept
 from semiperm.erasure import Card, Erasure, WeightDelta
 from semiperm.errors import MembraneFileError
 from semiperm.files import container, foreign, lora, weight_delta
@@ -20,11 +22,45 @@ from semiperm.membrane import Membrane
 from semiperm.models.model import DiffusionModel
 
 CARD_KEY = "semiperm.card"
+CHECKPOINT = ".checkpoint.safetensors"
 # A weight delta can be as large as the model.
 MAX_BYTES = {"membrane": lora.MAX_BYTES, "delta": 64 * 1024**3}
 KINDS = {"membrane": "a membrane", "delta": "a weight delta", "sampler": "a sampler"}
 # what version 0.1 called its methods
 _LOOPS = {"membrane": "spm", "authors": "spm-published"}
+
+
+def claim(path: Path, concepts: Sequence[Concept], *, force: bool = False) -> Path:
+    """Check that an erasure of some concepts may be written at `path`, see `paths.claim`, and return the path.
+
+    Not even force replaces the erasure of other concepts.
+
+    Raises:
+        MembraneFileError: the name does not end in .safetensors, or the erasure of other concepts is there.
+        SemipermError: the path cannot be written to, or a file is there.
+    """
+    check_name(path)
+    if path.name.endswith(CHECKPOINT):
+        raise MembraneFileError(f"{path}: names that end in {CHECKPOINT} are for checkpoints; choose another name.")
+    paths.claim(path, force=force)
+    if force and (card := _card_at(path)) is not None and _names(card.concepts) != _names(concepts):
+        raise MembraneFileError(
+            f"{path} is the erasure of {card.title!r} and is not replaced by that of another concept: name another "
+            "file, or delete it yourself."
+        )
+    return path
+
+
+def _card_at(path: Path) -> Card | None:
+    """Return the card of the file at `path`, or None if there is no such file or it has no card that can be read."""
+    try:
+        return _read(path)[2]
+    except (MembraneFileError, OSError):
+        return None
+
+
+def _names(concepts: Sequence[Concept]) -> set[str]:
+    return {concept.name.casefold() for concept in concepts}
 
 
 def save(erasure: Erasure, path: str | Path, *, dtype: torch.dtype | None = None) -> Path:

@@ -6,6 +6,7 @@ The loop prints nothing and installs no signal handler. A caller that wants Ctrl
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from semiperm import paths
+from semiperm.concept import Concept
 from semiperm.erasure import Erasure
 from semiperm.errors import CheckpointError, Stopped
+from semiperm.files import safetensors as files
+from semiperm.files.container import SUFFIX
 from semiperm.paths import whole
 
 
@@ -49,6 +54,7 @@ class Run:
         stop: asked after each step whether to stop.
         on_checkpoint: called at each checkpoint with the number of steps done and the erasure so far.
         licence: SPDX name for the card of what is made.
+        warn: called with a sentence for each checkpoint that cannot be written; a RuntimeWarning without it.
     """
 
     checkpoint: Path | None = None
@@ -57,6 +63,7 @@ class Run:
     stop: Callable[[], bool] | None = None
     on_checkpoint: Callable[[int, Erasure], None] | None = None
     licence: str = ""
+    warn: Callable[[str], None] | None = None
 
     def check_resume(self) -> None:
         """Raise a CheckpointError unless there is a checkpoint or none is needed."""
@@ -75,7 +82,52 @@ class Run:
 
 def beside(out: Path) -> Path:
     """Return the path of the checkpoint that belongs to an output file."""
-    return out.with_name(out.name.removesuffix(".safetensors") + ".checkpoint.safetensors")
+    return out.with_name(out.name.removesuffix(SUFFIX) + files.CHECKPOINT)
+
+
+def claim(out: Path, concepts: Sequence[Concept], *, resume: bool = False, force: bool = False) -> Path:
+    """Check that a training may write its erasure at `out` and its checkpoint beside it, and return `out`.
+
+    Args:
+        resume: the training resumes from that checkpoint.
+        force: replace an erasure or a checkpoint that is there.
+
+    Raises:
+        CheckpointError: there is nothing to resume, or there is a checkpoint that would be lost.
+        MembraneFileError, SemipermError: see `semiperm.files.safetensors.claim`.
+    """
+    kept = beside(out)
+    if resume and not kept.is_file() and out.is_file():
+        raise CheckpointError(
+            f"There is nothing to resume: {out} is finished and has no checkpoint beside it. To make it again, give "
+            "--force instead of --resume."
+        )
+    files.claim(out, concepts, force=force)
+    # What stands there is resumed, or is replaced below.
+    paths.claim(kept, force=True)
+    if resume or not kept.exists():
+        return out
+    if not force:
+        raise CheckpointError(
+            f"{kept} is the checkpoint of a training that was stopped, and would be lost: resume it with --resume, "
+            "name another file, or start again with --force."
+        )
+    if (other := _owner(kept)) and other.casefold() not in {concept.name.casefold() for concept in concepts}:
+        raise CheckpointError(
+            f"{kept} is the checkpoint of a training for {other!r} and is not replaced by that of another concept: "
+            "name another file, or delete it yourself."
+        )
+    return out
+
+
+def _owner(path: Path) -> str:
+    """Return the name of the concept that a checkpoint belongs to; empty if it does not say."""
+    try:
+        with safe_open(path, "pt") as file:
+            name = json.loads((file.metadata() or {})["training"])["owner"]["concept"]["name"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 class State(Protocol):
@@ -132,11 +184,13 @@ def descend(training: Training, run: Run) -> None:
 
     Raises:
         CheckpointError: there is nothing to resume, or the checkpoint is damaged or belongs to another training.
+        CheckpointError: it was to stop, but its checkpoint cannot be written.
         Stopped: `run.stop` returned True; the step at hand was finished and a checkpoint written.
     """
     run.check_resume()
     first = restore(run.checkpoint, training) if run.resume and run.checkpoint else 0
     for step in range(first, training.steps):
+        lost = ""
         for group in training.optimizer.param_groups:
             group["lr"] = training.learning_rate(step)
         training.optimizer.zero_grad(set_to_none=True)
@@ -148,18 +202,50 @@ def descend(training: Training, run: Run) -> None:
             run.progress(Progress(training.name, done, training.steps, figures))
         stopping = run.stop is not None and run.stop()
         if stopping or training.due(done):
-            if run.checkpoint is not None:
-                keep(run.checkpoint, training, done)
+            lost = _kept(run, training, done)
             if run.on_checkpoint is not None and training.snapshot is not None:
                 run.on_checkpoint(done, training.snapshot())
             # The callback may have asked for it.
             stopping = stopping or (run.stop is not None and run.stop())
+            if lost and not stopping:
+                _warn(run, f"Training of {training.name} goes on, but {lost}")
+        if stopping and lost:
+            raise CheckpointError(f"Training of {training.name} was stopped, and {lost}")
         if stopping:
             raise Stopped(f"Training of {training.name} was stopped after {done} of {training.steps} steps.")
 
 
+def _kept(run: Run, training: Training, done: int) -> str:
+    """Write a checkpoint if the run keeps one; return what is wrong if it cannot be written.
+
+    A full disk is no reason to end the training: it goes on, and the next checkpoint may succeed.
+    """
+    if run.checkpoint is None:
+        return ""
+    try:
+        keep(run.checkpoint, training, done)
+    except OSError as error:
+        before = "the checkpoint before it is kept" if run.checkpoint.exists() else "there is none before it"
+        return (
+            f"the checkpoint of step {done} of {training.steps} cannot be written to {run.checkpoint} "
+            f"({error.strerror or error}); {before}."
+        )
+    return ""
+
+
+def _warn(run: Run, message: str) -> None:
+    if run.warn is None:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    else:
+        run.warn(message)
+
+
 def keep(path: Path, training: Training, done: int) -> None:
-    """Write a checkpoint, whole or not at all: one safetensors file with everything that the next step depends on."""
+    """Write a checkpoint, whole or not at all: one safetensors file with everything that the next step depends on.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     tensors: dict[str, Tensor] = {}
     for number, weight in enumerate(training.weights):
         tensors[f"weight.{number}"] = weight
@@ -169,7 +255,11 @@ def keep(path: Path, training: Training, done: int) -> None:
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     facts = {"step": done, "owner": training.owner, "state": training.state.facts()}
     with whole(path) as draft:
-        save_file(plain, draft, {"training": json.dumps(facts | {"digest": _digest(plain, facts)})})
+        try:
+            save_file(plain, draft, {"training": json.dumps(facts | {"digest": _digest(plain, facts)})})
+        except SafetensorError as error:
+            # This is how safetensors reports a full disk.
+            raise OSError(str(error)) from None
 
 
 def restore(path: Path, training: Training) -> int:
