@@ -287,10 +287,11 @@ def test_a_terminal_that_lacks_characters_gets_escapes_and_every_picture_is_save
     assert files(tmp_path / "ascii") == ["00-0000.png"]
 
 
-def test_pictures_are_saved_before_anything_is_printed(model: Path, cat: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_pictures_are_saved_before_anything_is_printed(model: Path, cat: Path, tmp_path: Path, unbuffered: str) -> None:
     drawn = ("generate", "a cat", "-m", cat, "--count", 1, "--steps", 1, "--model", model)
     with open("/dev/full", "wb") as nowhere:
-        done = child(*drawn, "--out", tmp_path / "full", stdout=nowhere)
+        done = child(*drawn, "--out", tmp_path / "full", stdout=nowhere, PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 1 and b"Traceback" not in done.stderr and b"No space left" in done.stderr
     assert files(tmp_path / "full") == ["00-0000.png"]
 

@@ -1,6 +1,7 @@
 """The terminal: what commands print, how errors look, and progress bars."""
 
 import io
+import os
 import platform
 import re
 import sys
@@ -18,19 +19,18 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from semiperm.errors import SemipermError, Stopped
+from semiperm.errors import SemipermError, Stopped, clipped, printable
 
 # Prompts, names and paths are text: brackets and colons in them are not markup.
 console = Console(markup=False, emoji=False, highlight=False)
 errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
+# characters of a message and of a table's cell
+LONGEST = 2000
+LONGEST_CELL = 500
+
 
 # printing
-
-
-def printable(text: object) -> str:
-    """Return a text with escapes, as in repr(), for all characters that could control the terminal."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
 
 
 def escape_unprintable() -> None:
@@ -55,10 +55,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, title: str =
     """Print a table; `bold` are the numbers of the rows that stand out."""
     drawn = Table(title=printable(title) or None)
     for name in head:
-        # Cut nothing off: names and hashes are there to be copied.
+        # Fold instead of cutting: names and hashes are there to be copied.
         drawn.add_column(printable(name), overflow="fold")
     for number, row in enumerate(rows):
-        drawn.add_row(*map(printable, row), style="bold" if number in bold else None)
+        cells = [printable(clipped(cell, LONGEST_CELL)) for cell in row]
+        drawn.add_row(*cells, style="bold" if number in bold else None)
     console.print(drawn)
 
 
@@ -77,7 +78,10 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            found = super().invoke(ctx)
+            # An output that cannot be written is an error now, not when Python exits.
+            sys.stdout.flush()
+            return found
         except (Stopped, KeyboardInterrupt):
             raise stopped() from None
         except BrokenPipeError:
@@ -87,13 +91,29 @@ class Commands(TyperGroup):
             # Typer's own exceptions (exits, wrong usage) have an exit status; some versions of typer bring their own
             # copy of click, so that these cannot be named by click's classes.
             if hasattr(error, "exit_code") or isinstance(error, typer.Abort):
+                _print_safely(error)
                 raise
             if ctx.params.get("debug"):
                 for line in "".join(traceback.format_exception(error)).splitlines():
                     warn(line)
-            text = Text.assemble(("error: ", "bold red"), printable(_sentence(error) or _bug(error)))
+            text = Text.assemble(("error: ", "bold red"), printable(clipped(_sentence(error) or _bug(error), LONGEST)))
             errors.print(text, soft_wrap=True)
+            _drop_unwritten()
             raise typer.Exit(1) from None
+
+
+def _drop_unwritten() -> None:
+    """Drop what the standard output cannot take, or Python would report it again when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_safely(usage: Any) -> None:
+    """Escape what the parser repeats of a command that it does not understand."""
+    if isinstance(getattr(usage, "message", None), str):
+        usage.message = printable(clipped(usage.message, LONGEST))
 
 
 def stopped(note: str = "") -> typer.Exit:
