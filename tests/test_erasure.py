@@ -1,6 +1,6 @@
 """The three kinds of erasures: what each leaves behind (nothing), what it refuses, and any mix of them on one guard."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from semiperm.gate import ProbeGate
 from semiperm.guarded import Guard
 from semiperm.models.load import model_of
 from semiperm.models.model import DiffusionModel
-from tests.helpers import random_membrane
+from tests.helpers import card, random_membrane
 from tests.tiny import tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 NAMES = ("unet.conv_in.weight", "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight")
@@ -221,3 +221,24 @@ def test_on_erases_and_opens_says_for_which_prompts(number: int) -> None:
     assert same(bits(model), before)
     assert torch.equal(pictures(model.pipeline), bare["a cat"])
     assert erasure.kind == erasure.card.kind
+
+
+@pytest.mark.parametrize(("build", "part"), [(tiny_pipeline, "text_encoder"), (tiny_xl_pipeline, "text_encoder_2")])
+@pytest.mark.parametrize("prefix", ["", "text_model."])
+def test_deltas_name_text_encoder_weights_in_both_layouts(build: Callable[[], Any], part: str, prefix: str) -> None:
+    model = model_of(build())
+    network = getattr(model.pipeline, part)
+    own = next(name for name, _ in network.named_parameters() if "q_proj.weight" in name)
+    name = f"{part}.{prefix}{own.removeprefix('text_model.')}"
+    weight = network.get_parameter(own)
+    before = weight.data.clone()
+    delta = WeightDelta(card("cat"), {name: torch.ones_like(before)}, base_digest(named_weights(model, [name])))
+    with delta.on(model):
+        assert torch.equal(weight.data, before + 1)
+    assert torch.equal(weight.data, before)
+
+
+def test_two_names_of_one_weight_are_refused() -> None:
+    names = [f"text_encoder.{prefix}final_layer_norm.bias" for prefix in ("", "text_model.")]
+    with pytest.raises(CoverageError, match="are the same weight"):
+        named_weights(model_of(tiny_pipeline()), names)

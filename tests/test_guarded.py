@@ -19,8 +19,16 @@ from torch import Tensor
 
 from semiperm.api import guard
 from semiperm.concept import Concept
-from semiperm.erasure import Card
-from semiperm.errors import CoverageError, GateError, GuardError, MembraneFileError, ModelLoadError, StackError
+from semiperm.erasure import Card, WeightDelta
+from semiperm.errors import (
+    CoverageError,
+    GateError,
+    GuardError,
+    MembraneFileError,
+    ModelLoadError,
+    SemipermError,
+    StackError,
+)
 from semiperm.files.safetensors import load, save
 from semiperm.gate import Gate, Shown
 from semiperm.guarded import Guard
@@ -28,6 +36,7 @@ from semiperm.membrane import Membrane
 from semiperm.models.layers import erasable_layers
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.models.text import TextFeatures
+from semiperm.stack import Stack
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 STEPS = 3
@@ -80,6 +89,15 @@ def pictures(pipe: Any, *args: Any, **kwargs: Any) -> Tensor:
     return pipe(*args, num_inference_steps=STEPS, output_type="pt", **kwargs).images
 
 
+def bare_pictures(guarded: Guard, *args: Any, **kwargs: Any) -> Tensor:
+    """Call the pipeline without its guard."""
+    guarded.eject()
+    try:
+        return pictures(guarded.pipeline, *args, **kwargs)
+    finally:
+        guarded.inject()
+
+
 def differs(first: Tensor, second: Tensor) -> bool:
     return (first - second).abs().max().item() > 1e-3
 
@@ -113,7 +131,6 @@ def test_closed_is_the_bare_pipeline_bit_for_bit(pipeline: Any) -> None:
     bare = pictures(pipeline, PROMPTS, generator=seeds(4))
     guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=never)
     assert torch.equal(pictures(guarded, PROMPTS, generator=seeds(4)), bare)
-    assert torch.equal(pictures(pipeline, PROMPTS, generator=seeds(4)), bare)
 
 
 def test_eject_gives_the_pipeline_back_and_inject_the_guard(pipeline: Any) -> None:
@@ -135,10 +152,11 @@ def test_eject_gives_the_pipeline_back_and_inject_the_guard(pipeline: Any) -> No
 def test_the_membrane_acts_in_both_branches(pipeline: Any) -> None:
     seen: list[Tensor] = []
     pipeline.unet.register_forward_hook(lambda _module, _args, output: seen.append(output[0]))
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     latents = torch.randn(2, 4, 8, 8, generator=seeds(1)[0])
-    for pipe in (pipeline, guarded):
-        pipe(["a cat", "a dog"], num_inference_steps=1, latents=latents, guidance_scale=5.0, output_type="latent")
+    arguments: dict[str, Any] = {"num_inference_steps": 1, "latents": latents, "guidance_scale": 5.0}
+    pipeline(["a cat", "a dog"], output_type="latent", **arguments)
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    guarded(["a cat", "a dog"], output_type="latent", **arguments)
     bare, erased = seen
     # negative cat, negative dog, cat, dog
     assert [differs(*pair) for pair in zip(erased, bare, strict=True)] == [True, False, True, False]
@@ -216,18 +234,18 @@ def test_the_second_prompt_of_xl_opens_too() -> None:
 
 
 def test_all_membranes_are_closed_after_an_exception(pipeline: Any) -> None:
-    bare = pictures(pipeline, "a cat", generator=seeds(1))
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate="always")
+    bare = pictures(pipeline, "a dog", generator=seeds(1))
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
 
     def fail(*_: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         pictures(guarded, "a cat", callback_on_step_end=fail)
-    assert torch.equal(pictures(pipeline, "a cat", generator=seeds(1)), bare)
+    assert torch.equal(pictures(guarded, "a dog", generator=seeds(1)), bare)
     with pytest.raises(ValueError, match="callback_on_step_end_tensor_inputs"):
         pictures(guarded, "a cat", callback_on_step_end_tensor_inputs=["nothing"])
-    assert torch.equal(pictures(pipeline, "a cat", generator=seeds(1)), bare)
+    assert torch.equal(pictures(guarded, "a dog", generator=seeds(1)), bare)
     assert not pipeline.unet._forward_pre_hooks
 
 
@@ -251,7 +269,7 @@ def test_guidance_that_ends_half_way_keeps_the_membranes_open() -> None:
     handle.remove()
     assert batches == [4, 4, 2]
     assert same(pictures(guarded, "a cat", generator=seeds(1), **cutting), both[:1])
-    assert torch.equal(pictures(pipeline, ["a cat", "a dog"], generator=seeds(2), **cutting)[1], both[1])
+    assert torch.equal(bare_pictures(guarded, ["a cat", "a dog"], generator=seeds(2), **cutting)[1], both[1])
     pictures(guarded, "a cat", callback_on_step_end=SDCFGCutoffCallback(cutoff_step_ratio=0.4))
 
 
@@ -260,8 +278,8 @@ def test_image_to_image_pipelines_are_guarded_as_well() -> None:
     pipeline.set_progress_bar_config(disable=True)
     image = torch.rand(1, 3, 16, 16, generator=seeds(1)[0])
     arguments: dict[str, Any] = {"image": image, "num_inference_steps": 4, "strength": 1.0, "output_type": "pt"}
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     bare = pipeline(["a cat", "a dog"], generator=seeds(2), **arguments).images
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     erased = guarded(["a cat", "a dog"], generator=seeds(2), **arguments).images
     assert differs(erased[0], bare[0])
     assert torch.equal(erased[1], bare[1])
@@ -351,7 +369,7 @@ def test_the_precision_may_change_under_the_guard() -> None:
     guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     pictures(guarded, "a cat")
     pipeline.to(torch.bfloat16)
-    bare = pictures(pipeline, "a cat", generator=seeds(1))
+    bare = bare_pictures(guarded, "a cat", generator=seeds(1))
     assert differs(pictures(guarded, "a cat", generator=seeds(1)), bare)
 
 
@@ -424,10 +442,10 @@ def test_a_membrane_fits_both_spellings_of_projections() -> None:
     assert differs(pictures(guarded, "a cat", generator=seeds(1)), bare)
 
 
-def test_one_denoiser_takes_one_guard() -> None:
+def test_one_pipeline_takes_one_guard() -> None:
     pipeline = tiny_pipeline()
     first = guard(pipeline, [membrane_for(pipeline, "cat")], gate="always")
-    with pytest.raises(StackError, match="already"):
+    with pytest.raises(GuardError, match="has a guard already; add to that one, or eject it first"):
         guard(pipeline, [], gate="always")
     first.eject()
     guard(StableDiffusion(pipeline), [], gate="always")
@@ -542,8 +560,8 @@ def test_a_change_within_a_call_is_an_error_and_the_call_stays_guarded(change: s
 
 def test_a_change_from_another_thread_waits_for_the_call() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     bare = pictures(pipeline, "a cat", generator=seeds(1))
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     expected = pictures(guarded, "a cat", generator=seeds(1))
     started = threading.Event()
     remover = threading.Thread(target=lambda: (started.wait(), guarded.remove("cat")))
@@ -636,7 +654,7 @@ def test_a_pipelines_own_encodings_are_judged_by_their_prompts(pipeline: Any) ->
     early = encoded(pipeline, "a dog")
     guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=asked)
     cat, dog = encoded(pipeline, "a cat"), encoded(pipeline, "a dog")
-    bare = pictures(pipeline, generator=seeds(1), **dog)
+    bare = bare_pictures(guarded, generator=seeds(1), **dog)
     by_prompt = pictures(guarded, "a cat", generator=seeds(1))
     assert torch.equal(pictures(guarded, generator=seeds(1), **cat), by_prompt)
     output = guarded(generator=seeds(1), num_inference_steps=STEPS, output_type="pt", **dog)
@@ -681,11 +699,14 @@ def test_a_callback_that_swaps_the_embeddings_is_seen(in_place: bool) -> None:
             callback_on_step_end_tensor_inputs=["prompt_embeds"],
         )
 
+    guarded.eject()
+    bare_cat, bare_fox = (run(pipeline, swapped).images for swapped in (cat, fox))
+    guarded.inject()
     assert gamma_of(run(guarded, cat)) == [[1]]
-    assert differs(run(guarded, cat).images, run(pipeline, cat).images)
+    assert differs(run(guarded, cat).images, bare_cat)
     assert gamma_of(run(guarded, 0.5 * cat)) == [[1]]
     kept = run(guarded, fox)
-    assert gamma_of(kept) == [[0]] and torch.equal(kept.images, run(pipeline, fox).images)
+    assert gamma_of(kept) == [[0]] and torch.equal(kept.images, bare_fox)
 
 
 def test_negative_embeddings_in_the_place_of_positive_ones_open() -> None:
@@ -803,8 +824,8 @@ class Calls(torch.nn.Module):
 
 def test_a_processor_that_reads_weights_is_an_error_that_names_the_layers() -> None:
     pipeline = tiny_pipeline()
-    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     bare = pictures(pipeline, "a dog", generator=seeds(1))
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     for module in pipeline.unet.modules():
         if hasattr(module, "to_q"):
             module.processor = ReadsWeights(module.processor)
@@ -818,3 +839,134 @@ def test_a_forgotten_guard_does_not_block_the_next() -> None:
     guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
     again = guard(pipeline, [membrane_for(pipeline, "dog")], gate=by_name)
     assert again.names == ["dog"]
+
+
+def image_to_image(pipeline: Any) -> Any:
+    beside = AutoPipelineForImage2Image.from_pipe(pipeline)
+    beside.set_progress_bar_config(disable=True)
+    return beside
+
+
+def test_a_pipeline_that_wears_membranes_runs_in_its_guard_only() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [], gate=by_name)
+    bare = pictures(pipeline, "a cat", generator=seeds(1))
+    guarded.add(membrane_for(pipeline, "cat"))
+    arguments = {"image": torch.rand(1, 3, 16, 16)}
+    for unguarded, given in ((pipeline, {}), (image_to_image(pipeline), arguments)):
+        with pytest.raises(StackError, match="outside of a guarded call.* a guard of its own"):
+            pictures(unguarded, "a cat", **given)
+    copied = copy.deepcopy(pipeline.unet)
+    with pytest.raises(StackError, match="outside of a guarded call"):
+        copied(torch.randn(1, 4, 8, 8), 0, encoded(pipeline, "a cat")["prompt_embeds"])
+    guarded.remove("cat")
+    assert torch.equal(pictures(pipeline, "a cat", generator=seeds(1)), bare)
+
+
+@pytest.mark.parametrize("first_off", [0, 1])
+def test_pipelines_that_share_a_denoiser_get_a_guard_each(first_off: int) -> None:
+    pipeline = tiny_pipeline()
+    beside = image_to_image(pipeline)
+    layers = dict(pipeline.unet.named_modules())
+    given: dict[str, Any] = {"image": torch.rand(1, 3, 16, 16, generator=seeds(1)[0]), "strength": 1.0}
+    arguments: list[dict[str, Any]] = [{}, given]
+    pipes = [pipeline, beside]
+    names = ["cat", "dog"]
+
+    def drawn(pipe: Any, place: int) -> list[Tensor]:
+        return [pictures(pipe, f"a {name}", generator=seeds(1), **arguments[place]) for name in names]
+
+    bare = [drawn(pipe, place) for place, pipe in enumerate(pipes)]
+    alone: list[list[Tensor]] = []
+    for place, pipe in enumerate(pipes):
+        with guard(pipe, [membrane_for(pipeline, names[place], seed=place)], gate=by_name) as guarded:
+            alone.append(drawn(guarded, place))
+    guards = [
+        guard(pipe, [membrane_for(pipeline, names[place], seed=place)], gate=by_name)
+        for place, pipe in enumerate(pipes)
+    ]
+    # Each guard erases in its own pipeline what it erases alone, and nothing else.
+    for place, guarded in enumerate(guards):
+        for picture, name in enumerate(names):
+            found = drawn(guarded, place)[picture]
+            assert torch.equal(found, alone[place][picture])
+            assert torch.equal(found, bare[place][picture]) == (name != names[place])
+    with pytest.raises(StackError, match="cannot start another guarded call"):
+        pictures(guards[0], "a cat", callback_on_step_end=lambda *_: pictures(guards[1], "a dog", **given))
+    # in any order
+    guards[first_off].eject()
+    other = 1 - first_off
+    assert torch.equal(drawn(guards[other], other)[other], alone[other][other])
+    guards[first_off].inject()
+    guards[other].eject()
+    assert torch.equal(drawn(guards[first_off], first_off)[first_off], alone[first_off][first_off])
+    guards[first_off].eject()
+    assert dict(pipeline.unet.named_modules()) == layers
+    assert "save_pretrained" not in pipeline.unet.__dict__
+    assert torch.equal(drawn(pipeline, 0)[0], bare[0][0])
+
+
+def test_guards_of_pipelines_that_share_a_denoiser_take_turns() -> None:
+    pipeline = tiny_pipeline()
+    given: dict[str, Any] = {"image": torch.rand(1, 3, 16, 16, generator=seeds(1)[0]), "strength": 1.0}
+    first = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    second = guard(image_to_image(pipeline), [membrane_for(pipeline, "cat", seed=1)], gate=by_name)
+
+    def draw(number: int) -> Tensor:
+        arguments = given if number % 2 else {}
+        return pictures((first, second)[number % 2], "a cat", generator=seeds(1), **arguments)
+
+    one_by_one = [draw(number) for number in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(draw, range(8)))
+    assert all(torch.equal(found, one_by_one[number % 2]) for number, found in enumerate(together))
+
+
+def test_training_and_a_guard_do_not_share_a_denoiser() -> None:
+    pipeline = tiny_pipeline()
+    guarded = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    with pytest.raises(StackError, match="already has a stack"):
+        Stack(pipeline.unet)
+    guarded.eject()
+    with Stack(pipeline.unet), pytest.raises(StackError, match="already has a stack"):
+        guarded.inject()
+
+
+def a_delta(pipeline: Any) -> WeightDelta:
+    weight = pipeline.unet.conv_in.weight
+    inner = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    deltas = {
+        "unet.conv_in.weight": torch.ones_like(weight),
+        inner: torch.ones_like(pipeline.unet.get_parameter(inner[5:])),
+    }
+    return WeightDelta(Card(concepts=(Concept(name="cat"),)), deltas, "")
+
+
+def test_weight_deltas_of_two_guards_do_not_mix() -> None:
+    pipeline = tiny_pipeline()
+    delta = a_delta(pipeline)
+    before = {name: weight.detach().clone() for name, weight in pipeline.unet.named_parameters()}
+    first = guard(pipeline, [membrane_for(pipeline, "cat")], gate=by_name)
+    # The second guard finds the weights under the first one's membranes.
+    second = guard(image_to_image(pipeline), [delta])
+    third = guard(image_to_image(pipeline), [], gate=by_name)
+    with pytest.raises(GuardError, match="give all to one guard"):
+        third.add(delta)
+    first.eject()
+    second.eject()
+    third.add(delta)
+    third.eject()
+    now = dict(pipeline.unet.named_parameters())
+    assert now.keys() == before.keys() and all(torch.equal(now[name], weight) for name, weight in before.items())
+
+
+def test_clip_skip_is_explained_where_the_libraries_cannot_do_it() -> None:
+    pipeline = tiny_pipeline()
+    # transformers keeps the encoder's layers in a part of this name up to 5.5 only
+    works = hasattr(pipeline.text_encoder, "text_model")
+    guarded = guard(pipeline, [], gate=by_name)
+    if works:
+        pictures(guarded, "a cat", clip_skip=1)
+    else:
+        with pytest.raises(SemipermError, match="clip_skip=1 does not work with diffusers .* and transformers"):
+            pictures(guarded, "a cat", clip_skip=1)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from semiperm.errors import GuardError
+from semiperm.models.clip_text import explaining_clip_skip
 
 # B rows of a batch, T tokens, C channels
 
@@ -108,8 +109,9 @@ class Encodings:
 
         @wraps(encode)
         def recorded(*args: Any, **kwargs: Any) -> Any:
-            found = encode(*args, **kwargs)
             given = signature.bind(*args, **kwargs).arguments
+            with explaining_clip_skip(given.get("clip_skip")):
+                found = encode(*args, **kwargs)
             prompt, negative = given.get("prompt"), given.get("negative_prompt")
             if prompt is not None and any(prompt is one for one in negative_prompts):
                 prompt, negative = None, prompt

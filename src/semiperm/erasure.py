@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from semiperm.concept import Concept
 from semiperm.errors import BaseModelError, CoverageError, listed
 from semiperm.gate import ProbeGate
+from semiperm.models.clip_text import name_among
 from semiperm.models.layers import is_plain
 from semiperm.models.model import DiffusionModel
+from semiperm.stack import bare_parameters
 
 Kind = Literal["membrane", "delta", "sampler"]
 
@@ -180,7 +182,7 @@ class WeightDelta(Erasure):
 
 
 def named_weights(model: DiffusionModel, names: Mapping[str, Tensor] | Sequence[str]) -> dict[str, nn.Parameter]:
-    """Return the weights of a pipeline's networks by "<part>.<name>".
+    """Return the weights of a pipeline's networks by "<part>.<name>", with `text_model.` or without.
 
     Raises:
         CoverageError: the pipeline has no such weight.
@@ -192,13 +194,17 @@ def named_weights(model: DiffusionModel, names: Mapping[str, Tensor] | Sequence[
         f"{part}.{path}": weight
         for part, module in modules.items()
         if isinstance(module, nn.Module)
-        for path, weight in module.named_parameters()
+        for path, weight in bare_parameters(module).items()
     }
     found: dict[str, nn.Parameter] = {}
+    own_names: dict[str, str] = {}
     for name in names:
-        weight = known.get(name)
-        if weight is None:
+        own = name_among(name, known)
+        if own is None:
             raise CoverageError(f"{model.name} has no weight {name}.", foreign=[name])
+        if own in own_names:
+            raise CoverageError(f"{own_names[own]} and {name} are the same weight of {model.name}.", foreign=[name])
+        own_names[own], weight = name, known[own]
         if weight.is_meta or not is_plain(weight):
             raise BaseModelError(f"The weight {name} of {model.name} is quantised or offloaded and cannot be changed.")
         found[name] = weight

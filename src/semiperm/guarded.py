@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -89,8 +90,12 @@ class Guard:
 
     Membranes share one stack. Every picture gets the permeabilities of its own prompt, the same in all branches of
     guidance: each prompt of a batch gives the picture that it gives alone. Negative prompts and image prompts open
-    nothing. Between calls, and after a call that failed, all membranes are closed. Threads take turns: permeabilities
-    belong to one call, and a change of the erasures within a call is an error.
+    nothing. Threads take turns: permeabilities belong to one call, and a change of the erasures within a call is an
+    error.
+
+    While membranes are on, only guards may use the denoiser: the pipeline itself, or another one that shares the
+    denoiser, raises a StackError. Pipelines that share networks get a guard each; in a call of one, its own membranes
+    act, and erasures of other kinds act in all of them.
 
     Attributes:
         model: the DiffusionModel.
@@ -99,7 +104,8 @@ class Guard:
 
     Raises:
         CoverageError: an erasure does not fit the model.
-        GuardError: there is no gate of that name.
+        GuardError: there is no gate of that name, the pipeline has a guard already, or other guards have put erasures
+            that are no membranes on the same networks.
     """
 
     def __init__(
@@ -108,7 +114,7 @@ class Guard:
         self.model = model
         self.pipeline = model.pipeline
         self._gate_of = _gate_of(gate)
-        self.stack = Stack(model.denoiser)
+        self.stack = Stack(model.denoiser, calls_only=True)
         # While the stack is injected, the layers have other paths inside the denoiser.
         self._fingerprint = fingerprint(self.stack.layers)
         self._cards: dict[str, Card] = {}
@@ -243,6 +249,12 @@ class Guard:
         if self.stack.injected:
             return
         with ExitStack() as worn:
+            worn.enter_context(_owning([self.pipeline], "The pipeline has a guard already; add to that one"))
+            if self._others:
+                networks = [part for part in vars(self.pipeline).values() if isinstance(part, nn.Module)]
+                # Weights are restored to what they were, so that others may not change them in between.
+                problem = "Another guard has put weight deltas or samplers on the same networks; give all to one guard"
+                worn.enter_context(_owning(networks, problem))
             for erasure in self._others.values():
                 worn.enter_context(erasure.on(self.model))
             worn.enter_context(self._encodings.recording(self.pipeline))
@@ -381,6 +393,20 @@ class Guard:
             yield batches
         finally:
             handle.remove()
+
+
+_owned: WeakSet[Any] = WeakSet()
+
+
+@contextmanager
+def _owning(things: Sequence[Any], problem: str) -> Iterator[None]:
+    if any(thing in _owned for thing in things):
+        raise GuardError(f"{problem}, or eject it first.")
+    _owned.update(things)
+    try:
+        yield
+    finally:
+        _owned.difference_update(things)
 
 
 class _Worn:

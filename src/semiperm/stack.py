@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol, Self, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -39,11 +40,43 @@ class Pairs(Protocol):
         ...
 
 
-class Flags:
-    """Host-side flags shared by all layers of a stack, so that forward() needs no device sync."""
+class Turn:
+    """Whose turn it is to use a denoiser; all stacks on it share one.
 
-    closed: bool = True
-    everywhere: bool = False
+    Attributes:
+        lock: threads take turns.
+        in_call: whether a call has reserved the denoiser.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.in_call = False
+
+    def __reduce__(self) -> Any:
+        # A copy of a denoiser has turns of its own.
+        return Turn, ()
+
+
+_turns: WeakKeyDictionary[nn.Module, Turn] = WeakKeyDictionary()
+
+
+class Flags:
+    """Host-side flags shared by all layers of a stack, so that forward() needs no device sync.
+
+    Attributes:
+        closed: no membrane acts.
+        everywhere: some membrane acts in every sample.
+        calls_only: whether the denoiser may be used within calls only.
+        empty: whether there are no membranes.
+        turn: the denoiser's.
+    """
+
+    def __init__(self, turn: Turn, calls_only: bool) -> None:
+        self.closed = True
+        self.everywhere = False
+        self.calls_only = calls_only
+        self.empty = True
+        self.turn = turn
 
 
 class StackedLayer(nn.Module):
@@ -77,6 +110,12 @@ class StackedLayer(nn.Module):
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.flags.calls_only and not self.flags.empty and not self.flags.turn.in_call:
+            raise StackError(
+                "the denoiser wears membranes, but was used outside of a guarded call, which would draw what they "
+                "erase: call the guard instead of its pipeline, give each pipeline that shares the denoiser a guard of "
+                "its own, or eject the guards to use the bare model"
+            )
         y = self.base(input)
         if self.flags.closed or self.idle:
             return y
@@ -148,28 +187,35 @@ class Stack:
     Its layers are the denoiser's erasable ones unless others are given. Membranes can be added, removed and replaced
     whether the stack is injected or not. Each change closes it: nothing acts before the next `set_permeability`.
 
-    Permeabilities belong to one call: `call` reserves the stack, other threads wait until the call has ended, and
-    whatever would change the stack within the call is an error.
+    Permeabilities belong to one call: `call` reserves the denoiser, other threads wait until the call has ended, and
+    whatever would change a stack on the denoiser within the call is an error.
+
+    Args:
+        calls_only: while membranes are on, the denoiser may be used within calls only: anything else is an error.
+            Several stacks of this kind may share a denoiser, as pipelines made with `from_pipe` do; in a call only the
+            membranes of its own stack act.
 
     Raises:
-        StackError: the denoiser already has a stack or no erasable layers, or it would bypass the stack: its
-            projections are fused, or it has PEFT adapters that are not plain LoRAs.
+        StackError: the denoiser has a stack already and the two cannot share it, or it has no erasable layers, or it
+            would bypass the stack: its projections are fused, or it has PEFT adapters that are not plain LoRAs.
     """
 
-    def __init__(self, denoiser: nn.Module, layers: Mapping[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self, denoiser: nn.Module, layers: Mapping[str, nn.Module] | None = None, *, calls_only: bool = False
+    ) -> None:
         self.denoiser = unwrapped(denoiser)
-        _refuse_stacked_or_bypassed(self.denoiser)
-        self.layers = dict(erasable_layers(self.denoiser) if layers is None else layers)
+        self._turn = _turns.setdefault(self.denoiser, Turn())
+        self._flags = Flags(self._turn, calls_only)
+        self._refuse_stacked_or_bypassed()
+        found = erasable_layers(self.denoiser) if layers is None else layers
+        self.layers = {path: _bare(layer) for path, layer in found.items()}
         if not self.layers:
             raise StackError(f"{type(denoiser).__name__} has no transformer blocks that a membrane could sit in")
         for path, layer in self.layers.items():
             sizes(path, layer)
         self._membranes: dict[str, Pairs] = {}
         self._wrapped: dict[str, StackedLayer] = {}
-        self._flags = Flags()
         self._trained: str | None = None
-        self._lock = threading.RLock()
-        self._in_call = False
 
     # membranes
 
@@ -263,7 +309,7 @@ class Stack:
                 self._inject()
 
     def _inject(self) -> None:
-        _refuse_stacked_or_bypassed(self.denoiser)
+        self._refuse_stacked_or_bypassed()
         places = _places(self.denoiser, self.layers)
         if lost := [path for path in self.layers if path not in places]:
             raise StackError(f"these layers were exchanged since the stack was made: {listed(lost)}; make a new stack")
@@ -287,9 +333,11 @@ class Stack:
         self._keep_trained()
         for path, spots in _places(self.denoiser, self._wrapped).items():
             for parent, child in spots:
-                setattr(parent, child, self.layers[path])
-        self.denoiser.__dict__.pop("save_pretrained", None)
+                # Another stack may have wrapped the layer inside of this one's.
+                setattr(parent, child, self._wrapped[path].base)
         self._wrapped = {}
+        if not any(isinstance(module, StackedLayer) for module in self.denoiser.modules()):
+            self.denoiser.__dict__.pop("save_pretrained", None)
         self._flags.closed = True
 
     def __enter__(self) -> Self:
@@ -328,13 +376,13 @@ class Stack:
             StackError: another call is running in this thread, such as from one of its callbacks.
         """
         with self._reserved("start another guarded call"):
-            self._in_call = True
+            self._turn.in_call = True
             for layer in self._wrapped.values():
                 layer.acted = False
             try:
                 yield self._open
             finally:
-                self._in_call = False
+                self._turn.in_call = False
                 self._flags.closed = True
 
     def bypassed(self) -> list[str]:
@@ -343,10 +391,19 @@ class Stack:
 
     # inside
 
+    def _refuse_stacked_or_bypassed(self) -> None:
+        stacked = {path: module for path, module in self.denoiser.named_modules() if isinstance(module, StackedLayer)}
+        # Membranes of others would act in training, and a stack without calls would bypass theirs.
+        if stacked and not (self._flags.calls_only and all(layer.flags.calls_only for layer in stacked.values())):
+            raise StackError(
+                f"the denoiser already has a stack (on {listed(list(stacked))}); add to that one, or eject it first"
+            )
+        _refuse_bypassed(self.denoiser)
+
     @contextmanager
     def _reserved(self, action: str) -> Iterator[None]:
-        with self._lock:
-            if self._in_call:
+        with self._turn.lock:
+            if self._turn.in_call:
                 raise StackError(
                     f"cannot {action} while a guarded call is running on the same denoiser: do it before or after the "
                     "call, not in a callback"
@@ -401,8 +458,8 @@ class Stack:
             among[name] = now
 
     def _stack_up(self, train: bool = False) -> None:
-        self._flags.closed = True
         members = list(self._membranes.values())
+        self._flags.closed, self._flags.empty = True, not members
         with torch.inference_mode(False), torch.no_grad():
             for path, layer in self._wrapped.items():
                 inputs, outputs, kernel = sizes(path, layer.base)
@@ -429,6 +486,18 @@ class Stack:
     def _check_injected(self, verb: str) -> None:
         if not self.injected:
             raise StackError(f"a stack can only be {verb} while it is injected; call inject() first")
+
+
+def bare_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a network by the names that they have without stacks."""
+    inside = {f"{path}.base" for path, module in network.named_modules() if isinstance(module, StackedLayer)}
+    found: dict[str, nn.Parameter] = {}
+    for path, parameter in network.named_parameters():
+        owner, _, name = path.rpartition(".")
+        while owner in inside:
+            owner = owner.removesuffix(".base")
+        found[f"{owner}.{name}" if owner else name] = parameter
+    return found
 
 
 def refuse_other_adapters(denoiser: nn.Module) -> None:
@@ -459,10 +528,10 @@ def _places(denoiser: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, 
     return places
 
 
-def _refuse_stacked_or_bypassed(denoiser: nn.Module) -> None:
-    if stacked := [path for path, module in denoiser.named_modules() if isinstance(module, StackedLayer)]:
-        raise StackError(f"the denoiser already has a stack (on {listed(stacked)}); add to that one, or eject it first")
-    _refuse_bypassed(denoiser)
+def _bare(layer: nn.Module) -> nn.Module:
+    while isinstance(layer, StackedLayer):
+        layer = layer.base
+    return layer
 
 
 def _is_fused(module: nn.Module) -> bool:

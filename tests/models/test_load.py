@@ -13,7 +13,14 @@ from semiperm import terrarium
 from semiperm.errors import ModelLoadError
 from semiperm.models.load import load_model, model_of
 from semiperm.models.stable_diffusion import StableDiffusion
-from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
+from tests.tiny import (
+    tiny_flux_pipeline,
+    tiny_pipeline,
+    tiny_pixart_pipeline,
+    tiny_qwen_pipeline,
+    tiny_sd3_pipeline,
+    tiny_xl_pipeline,
+)
 
 
 def pictures(pipeline: Any) -> Tensor:
@@ -312,3 +319,72 @@ def test_model_of_takes_pipelines_and_models() -> None:
     assert model_of(model) is model
     with pytest.raises(ModelLoadError, match="not a Stable Diffusion pipeline"):
         model_of("a string")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        tiny_pipeline, tiny_xl_pipeline, tiny_sd3_pipeline, tiny_flux_pipeline, tiny_pixart_pipeline,
+        tiny_qwen_pipeline,
+    ],
+)  # fmt: skip
+def test_a_folder_whose_networks_lack_weights_is_refused(build: Any, tmp_path: Path) -> None:
+    build().save_pretrained(tmp_path)
+    load_model(tmp_path, device="cpu")
+    for file in sorted(tmp_path.glob("*/*.safetensors")):
+        whole = load_file(file)
+        # The last one is a weight of the network itself, and never one that is tied to another.
+        lost = max(whole)
+        save_file({name: tensor for name, tensor in whole.items() if name != lost}, file, {"format": "pt"})
+        with pytest.raises(ModelLoadError, match=f"{file.parent.name} could not be loaded: it lacks.*{lost}"):
+            load_model(tmp_path, device="cpu")
+        save_file(whole, file, {"format": "pt"})
+    load_model(tmp_path, device="cpu")
+
+
+def test_text_encoders_in_the_names_of_older_transformers_lack_nothing(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path)
+    file = tmp_path / "text_encoder" / "model.safetensors"
+    older = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(file).items()}
+    older["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(older, file, {"format": "pt"})
+    assert torch.equal(pictures(load_model(tmp_path, device="cpu").pipeline), pictures(pipeline))
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("model.diffusion_model.out.2.weight", "lacks weights of the denoiser or of the VAE"),
+        ("first_stage_model.decoder.conv_in.weight", "lacks weights of the denoiser or of the VAE"),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+            r"lacks weights of the text_encoder.*final_layer_norm\.bias",
+        ),
+    ],
+)
+def test_a_single_file_that_lacks_weights_is_refused(lost: str, said: str, tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path)
+    weights = as_original_checkpoint(pipeline)
+    del weights[lost]
+    save_file(weights, tmp_path / "tiny.safetensors")
+    with pytest.raises(ModelLoadError, match=rf"tiny\.safetensors could not be loaded: it {said}"):
+        load_model(tmp_path / "tiny.safetensors", device="cpu")
+
+
+def test_a_model_of_the_hub_that_lacks_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    monkeypatch.setattr("diffusers.DiffusionPipeline.load_config", lambda name, **_: index)
+    # The Hub's client gives a folder in its cache.
+    monkeypatch.setattr("diffusers.StableDiffusionPipeline.download", lambda name, **_: str(tmp_path))
+    model = load_model("somebody/tiny", device="cpu")
+    assert model.name == "somebody/tiny" and torch.equal(pictures(model.pipeline), pictures(pipeline))
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_out.weight"]
+    save_file(weights, file)
+    with pytest.raises(ModelLoadError, match=r"unet could not be loaded: it lacks weights.*conv_out\.weight"):
+        load_model("somebody/tiny", device="cpu")

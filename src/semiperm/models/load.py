@@ -14,6 +14,7 @@ from semiperm.models.pixart import PixArt
 from semiperm.models.qwen_image import QwenImage
 from semiperm.models.single_file import contents
 from semiperm.models.stable_diffusion import StableDiffusion
+from semiperm.models.weights import check_complete, networks
 
 FAMILIES: tuple[type[DiffusionModel], ...] = (StableDiffusion, StableDiffusion3, Flux, PixArt, QwenImage)
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -41,7 +42,8 @@ def load_model(
             denoiser's activations again instead of keeping them.
 
     Raises:
-        ModelLoadError: nothing of that name, a pickle, files missing, or a kind of model that is not supported.
+        ModelLoadError: nothing of that name, a pickle, files or weights missing, or a kind of model that is not
+            supported.
     """
     name = str(name)
     path = locate(name) or Path(name).expanduser()
@@ -124,7 +126,8 @@ def _index(path: Path) -> dict[str, Any]:
         raise ModelLoadError(f"{index} is damaged: {error}") from error
 
 
-def _from_folder(path: Path, dtype: torch.dtype, **parts: Any) -> Any:
+def _from_folder(path: Path, dtype: torch.dtype, name: str = "", **parts: Any) -> Any:
+    """Return the pipeline in a folder, which messages call by `name` if one is given; `parts` are not read from it."""
     listed = _index(path)
     class_name = listed["_class_name"]
     weights = [file.name for file in path.glob("*/*.safetensors")]
@@ -133,7 +136,17 @@ def _from_folder(path: Path, dtype: torch.dtype, **parts: Any) -> Any:
     # SD3 may be stored without its largest text encoder; without an explicit None diffusers calls that an error.
     optional = _family(str(class_name)).optional_parts
     absent = {part: None for part in optional if listed.get(part) in (None, [None, None])}
-    return _pretrained(_pipeline_class(class_name, str(path)), str(path), dtype, variant, **absent, **parts)
+    pipeline_class = _pipeline_class(class_name, name or str(path))
+    given = {**absent, **parts}
+    try:
+        loaded = networks(pipeline_class, path, listed, dtype, variant, without=given)
+        return pipeline_class.from_pretrained(
+            str(path), dtype=dtype, use_safetensors=True, variant=variant, **loaded, **given
+        )
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(_not_loaded(name or str(path), error)) from error
 
 
 def _from_hub(name: str, dtype: torch.dtype) -> Any:
@@ -147,17 +160,20 @@ def _from_hub(name: str, dtype: torch.dtype) -> Any:
             f"{_first_line(error)}{_did_you_mean(name, Path(name))}"
         ) from error
     class_name = config.get("_class_name") if isinstance(config, dict) else None
-    return _pretrained(_pipeline_class(class_name, name), name, dtype, None)
-
-
-def _pretrained(pipeline_class: Any, name: str, dtype: torch.dtype, variant: str | None, **parts: Any) -> Any:
     try:
-        return pipeline_class.from_pretrained(name, dtype=dtype, use_safetensors=True, variant=variant, **parts)
+        folder = _pipeline_class(class_name, name).download(name, use_safetensors=True)
+    except ModelLoadError:
+        raise
     except Exception as error:
-        raise ModelLoadError(
-            f"{name} could not be loaded: {_first_line(error)} "
-            "Every part must be there, its weights as .safetensors (pickled .bin files are not read)."
-        ) from error
+        raise ModelLoadError(_not_loaded(name, error)) from error
+    return _from_folder(Path(folder), dtype, name)
+
+
+def _not_loaded(name: str, error: Exception) -> str:
+    return (
+        f"{name} could not be loaded: {_first_line(error)} "
+        "Every part must be there, its weights as .safetensors (pickled .bin files are not read)."
+    )
 
 
 def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
@@ -169,7 +185,12 @@ def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
     if held.denoiser_class:
         return _around(path, beside, pipeline_class, held.denoiser_class, dtype)
     try:
-        return pipeline_class.from_single_file(str(path), dtype=dtype, config=None if beside is None else str(beside))
+        pipeline = pipeline_class.from_single_file(
+            str(path), dtype=dtype, config=None if beside is None else str(beside)
+        )
+    except NotImplementedError as error:
+        # diffusers moves its networks at once, and missing weights are on no device.
+        raise ModelLoadError(f"{path} could not be loaded: it lacks weights of the denoiser or of the VAE.") from error
     except Exception as error:
         wanted = (
             f"The configuration was taken from {beside / 'model_index.json'} and the folders beside it."
@@ -178,6 +199,8 @@ def _from_single_file(path: Path, dtype: torch.dtype) -> Any:
             "model's, or put model_index.json and the parts' configurations (without weights) beside it."
         )
         raise ModelLoadError(f"{path} could not be loaded: {_first_line(error)} {wanted}") from error
+    check_complete(path, pipeline.components)
+    return pipeline
 
 
 def _around(path: Path, beside: Path | None, pipeline_class: Any, denoiser_class: str, dtype: torch.dtype) -> Any:
@@ -195,14 +218,14 @@ def _around(path: Path, beside: Path | None, pipeline_class: Any, denoiser_class
     network = getattr(diffusers, denoiser_class)
     try:
         denoiser = network.from_single_file(str(path), config=str(beside), subfolder="transformer", dtype=dtype)
+    except NotImplementedError as error:
+        # diffusers moves its networks at once, and missing weights are on no device.
+        raise ModelLoadError(f"{path} could not be loaded: it lacks weights of the denoiser.") from error
     except Exception as error:
         raise ModelLoadError(
             f"{path} could not be loaded by the configuration in {beside / 'transformer'}: {_first_line(error)}"
         ) from error
-    if lacking := [name for name, weight in denoiser.named_parameters() if weight.is_meta]:
-        raise ModelLoadError(
-            f"{path} is not all of the denoiser: it has no {lacking[0]}, and {len(lacking)} are missing."
-        )
+    check_complete(path, {"denoiser": denoiser})
     return _from_folder(beside, dtype, transformer=denoiser)
 
 
