@@ -14,7 +14,7 @@ from rich.console import Console
 
 from semiperm import Concept
 from semiperm.evaluation import report
-from semiperm.evaluation.context import resolve
+from semiperm.evaluation.context import resolve, with_erasures
 from semiperm.evaluation.example import Example
 from semiperm.evaluation.protocols import find
 from semiperm.evaluation.protocols.effect import ALWAYS, OPENED
@@ -62,7 +62,7 @@ def main(
                 protocol="effect", targets=concepts, method=method, seeds=seeds,
                 settings=settings_file(settings) if settings else {},
             )  # fmt: skip
-            context = resolve(task, out / "erasures")
+            context = with_erasures(resolve(task, out / "erasures"))
             found, examples = measure(protocol, context, out=folder, cache=out / "cache")
             _draw(examples, concepts, folder)
         found = report.load(folder / REPORT)

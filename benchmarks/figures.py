@@ -15,7 +15,7 @@ from rich.console import Console
 
 from semiperm import Concept
 from semiperm.evaluation import report
-from semiperm.evaluation.context import Context, resolve
+from semiperm.evaluation.context import Context, resolve, with_erasures
 from semiperm.evaluation.protocol import ArmPlan
 from semiperm.evaluation.protocols import find
 from semiperm.evaluation.run import REPORT, measure
@@ -78,11 +78,12 @@ def main(
                 console.print("there is no relative to carry erasures to: run `semiperm terrarium build all`")
                 continue
             task = Task(
-                protocol=name, targets=concepts, method="spm", settings=settings, seeds=seeds,
-                models=tuple(built) if name == "transfer" else (),
+                protocol=name, targets=concepts, method="" if find(name).makes else "spm", settings=settings,
+                seeds=seeds, models=tuple(built) if name == "transfer" else (),
             )  # fmt: skip
             protocol = replace(find(name), arms=_beside_the_published) if name in APPLICATIONS else find(name)
-            measure(protocol, resolve(task, out / "erasures"), out=folder, cache=out / "cache")
+            context = with_erasures(resolve(task, out / "erasures"))
+            measure(protocol, context, out=folder, cache=out / "cache")
         if finished.exists():
             sections.append(_section(report.load(finished), docs))
     write(docs / "figures.md", "\n\n".join(sections) + "\n")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from semiperm import guarded
 from semiperm.api import guard
-from semiperm.concept import Concept
+from semiperm.concept import Concept, Kind
 from semiperm.erasure import Card, Sampler, WeightDelta
 from semiperm.errors import JudgeError, ProtocolError, StoreError
 from semiperm.evaluation import report
@@ -31,6 +31,7 @@ from semiperm.evaluation.store import Store
 from semiperm.evaluation.subject import Subject
 from semiperm.evaluation.task import Task
 from semiperm.evaluation.worlds.interface import World
+from semiperm.evaluation.worlds.open_world import Open
 from semiperm.gate import Gate, Shown
 from semiperm.membrane import Membrane
 from semiperm.models.load import model_of
@@ -426,6 +427,31 @@ def test_protocols_that_make_their_erasures_measure_them_and_never_the_bare_mode
         assert arm.rows[0].figures["unchanged"].value < 1
     with pytest.raises(ProtocolError, match="name one with --target"):
         run(replace(context, erasures=(), targets=(), make=make), tmp_path, protocol)
+
+
+@pytest.mark.parametrize("name", ["ablation", "eta", "rank", "methods"])
+def test_a_method_that_would_be_ignored_is_refused(tmp_path: Path, name: str) -> None:
+    task = Task(protocol=name, model="terrarium", targets=(CAT,), method="spm-published")
+    with pytest.raises(ProtocolError, match=f"{name}.*leave --method out"):
+        run_task(task, out=tmp_path, cache=tmp_path)
+
+
+@pytest.mark.parametrize("protocol", ["multi", "transfer"])
+def test_files_that_the_targets_need_are_read_before_anything_is_made(
+    model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    def never(*_: Any, **__: Any) -> Context:
+        raise AssertionError("made")
+
+    monkeypatch.setattr("semiperm.evaluation.context.load_model", lambda _: model)
+    monkeypatch.setattr("semiperm.evaluation.run.with_erasures", never)
+    monkeypatch.setattr(Open, "require", lambda *_: None)
+    needed: dict[Kind, str] = {"memorised": "--reference", "style": "--prompts"}
+    for kind, option in needed.items():
+        concept = Concept(name="Starry Night", kind=kind)
+        task = Task(protocol=protocol, model="some/model", targets=(concept,), method="spm", models=("other/model",))
+        with pytest.raises(ProtocolError, match=option):
+            run_task(task, out=tmp_path, cache=tmp_path)
 
 
 def test_what_the_world_lacks_is_said_before_anything_is_loaded_or_made(

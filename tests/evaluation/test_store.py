@@ -70,10 +70,13 @@ def test_shots_in_a_batch_agree_in_guidance_and_negative_prompt() -> None:
 
 
 def test_a_line_that_was_cut_off_is_forgotten(tmp_path: Path) -> None:
-    fill(Store(tmp_path), SHOTS[:2], made, batch=1)
+    fill(Store(tmp_path, {}), SHOTS[:2], made, batch=1)
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text(manifest.read_text() + '{"file": "x.png", "pro')
-    again = Store(tmp_path)
+    # Another tool's folder is only read.
+    with pytest.raises(StoreError, match="line 3"):
+        Store(tmp_path)
+    again = Store(tmp_path, {})
     assert set(again.entries) == set(SHOTS[:2])
     fill(again, SHOTS, made, batch=1)
     assert set(Store(tmp_path).entries) == set(SHOTS)

@@ -10,7 +10,7 @@ from semiperm.concept import Concept
 from semiperm.errors import ProtocolError
 from semiperm.evaluation import context as contexts
 from semiperm.evaluation import worlds
-from semiperm.evaluation.context import resolve
+from semiperm.evaluation.context import resolve, with_erasures
 from semiperm.evaluation.task import Task
 from semiperm.evaluation.worlds.open_world import Open
 from semiperm.files.safetensors import save
@@ -83,7 +83,9 @@ def test_without_erasures_the_targets_are_the_tasks(tiny: list[str], tmp_path: P
 
 def test_a_method_makes_an_erasure_of_each_target(tiny: list[str], tmp_path: Path) -> None:
     concepts = (Concept(name="cat"), Concept(name="dog"))
-    made = resolve(Task(protocol="objects", targets=concepts, method="spm", settings={"steps": 0}), tmp_path)
+    asked = resolve(Task(protocol="objects", targets=concepts, method="spm", settings={"steps": 0}), tmp_path)
+    assert not asked.erasures and asked.targets == concepts and not list(tmp_path.iterdir())
+    made = with_erasures(asked)
     assert [erasure.card.concepts for erasure in made.erasures] == [(concept,) for concept in concepts]
     assert made.targets == concepts and len(list(tmp_path.glob("*.safetensors"))) == 2
 

@@ -1,7 +1,7 @@
 """A task with its names resolved into live objects."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semiperm.concept import Concept
@@ -25,7 +25,7 @@ class Context:
         world: asks for concepts and judges pictures.
         model: the model that the erasures are put on.
         make: makes the erasures that a protocol needs beside the given ones.
-        erasures: those that were given, or made of the targets.
+        erasures: those that were given, or made by `with_erasures`.
         targets: the concepts that count as erased: the erasures', or the task's if there are no erasures.
         models: further models.
     """
@@ -79,14 +79,24 @@ def resolve(
         ModelLoadError: a model cannot be loaded.
         MembraneFileError: a file is not an erasure.
         ProtocolError: there is no such world, or it has no such option.
-        MethodError, SettingsError: an erasure cannot be made.
     """
     world = world_of(task)
     model = load_model(task.model)
     make = maker(model, folder, progress=progress, stop=stop)
     layers = model.erasable_layers()
     erasures = tuple(load(path, layers=layers) for path in task.erasures)
-    if not erasures and task.method:
-        erasures = tuple(make(concept, task.method, task.settings) for concept in task.targets)
     targets = tuple(concept for erasure in erasures for concept in erasure.card.concepts) or task.targets
     return Context(task, world, model, make, erasures, targets, tuple(load_model(name) for name in task.models))
+
+
+def with_erasures(context: Context) -> Context:
+    """Return the context with erasures of its targets by the task's method, unless some were given.
+
+    Raises:
+        MethodError, SettingsError: an erasure cannot be made.
+    """
+    task = context.task
+    if context.erasures or not task.method:
+        return context
+    made = tuple(context.make(concept, task.method, task.settings) for concept in context.targets)
+    return replace(context, erasures=made)

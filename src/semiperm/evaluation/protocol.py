@@ -53,6 +53,7 @@ class Protocol:
         published: name of the published table to show beside the report, in `semiperm.reports.published`.
         kind: the kind of a target that is given by its name alone.
         files: options of the open world that the protocol cannot do without: "prompts", "reference".
+        makes: whether it makes the erasures that it compares, each by a method and settings of its own.
         proofs: pictures that are taken from the bare model and generated again to prove that they are equal.
     """
 
@@ -66,6 +67,7 @@ class Protocol:
     published: str = ""
     kind: Kind = "object"
     files: tuple[str, ...] = ()
+    makes: bool = False
     proofs: int = 4
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from semiperm.errors import ProtocolError
 from semiperm.evaluation.bench import Bench, Setup, shots_of
-from semiperm.evaluation.context import Context, resolve, world_of
+from semiperm.evaluation.context import Context, resolve, with_erasures, world_of
 from semiperm.evaluation.example import Example
 from semiperm.evaluation.protocol import ArmPlan, Protocol
 from semiperm.evaluation.protocols import find
@@ -49,8 +49,16 @@ def run(
         Stopped: `stop` returned True.
     """
     protocol = find(task.protocol)
+    if protocol.makes and task.method:
+        raise ProtocolError(
+            f"the protocol {protocol.name!r} compares erasures that it makes itself, so a method would be ignored: "
+            "leave --method out"
+        )
     world_of(task).require(protocol.metrics, protocol.files)
     context = resolve(task, out / "erasures", progress=training, stop=stop)
+    # Rows read the world's files: what is wrong with them is found before hours of training.
+    protocol.rows(context, ArmPlan("bare"))
+    context = with_erasures(context)
     return measure(protocol, context, out=out, cache=cache, progress=progress)
 
 

@@ -31,6 +31,7 @@ def declared(name: str, shows: str, arms: Callable[[Context], list[ArmPlan]], *,
         rows=rows,
         arms=arms,
         published=published,
+        makes=True,
     )
 
 
