@@ -14,7 +14,18 @@ from torch import Tensor
 from semiperm.concept import Concept
 from semiperm.erasure import Card
 from semiperm.errors import GateError
-from semiperm.gate import Gate, OpenGate, PaperGate, ProbeGate, Shown, fit_probe, judge, read_mask, scores, token_share
+from semiperm.gate import (
+    Gate,
+    OpenGate,
+    PaperGate,
+    ProbeGate,
+    Shown,
+    fit_probe,
+    judge,
+    read_mask,
+    scores,
+    token_share,
+)
 from semiperm.models.text import TextFeatures
 from tests.methods.word_encoder import LENGTH, WordEncoder, axis
 

@@ -1,6 +1,7 @@
 """The whole of semiperm on the terrarium that ships with it: a cat erased, everything else as it was."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,3 +123,31 @@ def test_ordinary_prompts_open_nothing(model: DiffusionModel, trained: Erasure) 
     opens = trained.opens(model, list(prompts))
     assert opens is not None
     assert int((opens != 0).sum()) <= 1
+
+
+@pytest.mark.parametrize(("compound", "neighbour"), [("hot dog", "dog"), ("toy car", "car")])
+def test_a_neighbour_that_shares_a_word_stays(
+    model: DiffusionModel, oracle: Oracle, compound: str, neighbour: str
+) -> None:
+    def drawn(pipe: Any, prompt: str) -> int:
+        return sum(neighbour in verdict.found for verdict in oracle(generate(pipe, [prompt] * 8, SEEDS, steps=STEPS)))
+
+    # To the bare terrarium a hot dog is a dog.
+    assert drawn(model.pipeline, f"a {compound}") >= 7
+    erased = semiperm.erase(model, compound, settings={"steps": 0})
+    asking = [f"a {compound}", f"two {compound}s", f"A {compound.upper()} on grass", f"a big {compound} beside a tree"]
+    beside = [f"a {neighbour}", f"two {neighbour}s", f"a drawing of a {neighbour}", f"a big {neighbour} beside a tree"]
+    found = erased.opens(model, [*asking, *beside])
+    assert found is not None and found.tolist() == [1] * 4 + [0] * 4
+    for gate in ("fitted", "always"):
+        with semiperm.guard(model, [erased], gate=gate) as guarded:
+            assert drawn(guarded, f"a {compound}") <= 1
+            assert drawn(guarded, f"a {neighbour}") >= 7
+
+
+def test_a_longer_name_that_the_user_keeps_stays_shut(model: DiffusionModel) -> None:
+    erased = semiperm.erase(model, "dog", settings={"steps": 0, "more_anchors": ["a hot dog"]})
+    kept = ["a hot dog", "two hot dogs", "a hot dog on a plate", "a photo of a hot dog beside a tree"]
+    asking = ["a dog", "a dog beside a hot dog", "a hot dog beside a dog", "A DOG"]
+    found = erased.opens(model, [*kept, *asking])
+    assert found is not None and found.tolist() == [0] * 4 + [1] * 4

@@ -1,6 +1,5 @@
 """Sentences about concepts: the prompts that ask for a concept, and those that must not."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -88,22 +87,6 @@ def everyday() -> tuple[str, ...]:
     return tuple(Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines())
 
 
-def words(text: str) -> set[str]:
-    """Return the words of a text in lower case, without punctuation."""
-    return {word.strip(",.;:!?\"'()") for word in text.lower().split()}
-
-
-def own_words(concept: Concept) -> set[str]:
-    """Return the words that ask for the concept, without articles."""
-    return {word for phrase in concept.targets for word in words(phrase)} - ARTICLES - {""}
-
-
-def candidates(concept: Concept, more: Sequence[str] = ()) -> list[str]:
-    """Return the everyday concepts and `more`, without those that share a word with the target."""
-    own = own_words(concept)
-    return [text for text in [*everyday(), *more] if not own & words(text)]
-
-
 def sentences(phrase: str, kind: Kind) -> list[str]:
     """Return a phrase in every template of its kind, beside or on every carrier but itself."""
     return [sentence for sentence, _ in _placed(phrase, kind, set(phrase.lower().split()))]
@@ -128,6 +111,11 @@ def plural(phrase: str) -> str:
     # It also takes "bus" for the plural of "bu".
     is_plural = _english().singular_noun(phrase) and many != f"{phrase}es"
     return phrase if is_plural else many
+
+
+def singular(word: str) -> str:
+    """Return the English singular of a noun; a singular stays as it is."""
+    return str(_english().singular_noun(word) or word) if word.isalpha() else word
 
 
 def names(concept: Concept) -> list[str]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from semiperm.concept import Concept
-from semiperm.methods.sentences import CARRIERS, STYLES, candidates, own_words, said, words
+from semiperm.methods.neighbours import candidates, neighbours, own_words, spoken, words
+from semiperm.methods.sentences import CARRIERS, STYLES, said
 from semiperm.models.text import TextFeatures, concatenate
 
 # N anchors, C channels
@@ -73,28 +74,36 @@ def _sentence(text: str, own: set[str], number: int) -> str:
 
 
 def _free(templates: tuple[str, ...], own: set[str]) -> tuple[str, ...]:
-    return tuple(template for template in templates if not own & words(template)) or ("{}",)
+    return tuple(template for template in templates if not own & set(words(template))) or ("{}",)
 
 
 def by_name(concept: Concept, encode: Callable[[Sequence[str]], TextFeatures], more: Sequence[str] = ()) -> Anchors:
-    """Return every candidate by its bare name, with its density.
+    """Return every candidate by its bare name, and neighbours that share a word also in sentences, with its density.
 
-    A candidate that means the same as a target to this text encoder (cosine above 0.97) is left out, unless the user
-    gave it; the user's anchors stay as they were written.
+    A candidate that means the same as a target to this text encoder (cosine above 0.97) is left out, unless it shares a
+    word with the target or the user gave it; the user's anchors stay as they were written.
     """
     names = candidates(concept, more)
-    given = set(more)
-    prompts = ["", *(name if name in given else said(name, "a {}") for name in names)]
+    given, held = set(more), neighbours(concept, more)
+    by_itself = [name if name in given else said(name, "a {}") for name in names]
+    beside = [text for name in held for text in spoken(concept, name)]
+    prompts = ["", *by_itself, *beside]
     features = encode(prompts)
     alike_N = _alike(features, concept, encode)
-    kept = [0, *(row for row, name in enumerate(names, 1) if alike_N[row] < SAME or name in given)]
-    near = sorted(range(1, len(kept)), key=lambda row: -float(alike_N[kept[row]]))[:NEIGHBOURS]
+    kept = [0, *(row for row, name in enumerate(names, 1) if alike_N[row] < SAME or name in held)]
+    count = len(kept)
+    kept += range(len(names) + 1, len(prompts))
+    # What shares a word is a neighbour however the text encoder sees it.
+    is_held = [row >= count or names[kept[row] - 1] in held for row in range(len(kept))]
+    near = sorted(range(1, count), key=lambda row: (not is_held[row], -float(alike_N[kept[row]])))[
+        : max(NEIGHBOURS, len(held))
+    ]
     return Anchors(
         tuple(prompts[row] for row in kept),
         features.select(kept),
         density(alike_N[kept]),
         tuple(near),
-        tuple(names[row - 1] for row in kept[1:]),
+        tuple(names[row - 1] for row in kept[1:count]),
     )
 
 
@@ -110,8 +119,10 @@ def in_sentences(
     ]
     features = concatenate([held.features, encode(spoken)])
     alike_N = _alike(features, concept, encode)
-    near = tuple(row + variant * count for variant in range(variants + 1) for row in held.neighbours)
-    return Anchors((*held.prompts, *spoken), features, density(alike_N), near, held.names)
+    # The sentences begin behind all prompts of `held`, in the order of its names, which begin at row 1.
+    first = len(held.prompts) - 1
+    again = [row + first + variant * count for variant in range(variants) for row in held.neighbours if row <= count]
+    return Anchors((*held.prompts, *spoken), features, density(alike_N), (*held.neighbours, *again), held.names)
 
 
 def _alike(features: TextFeatures, concept: Concept, encode: Callable[[Sequence[str]], TextFeatures]) -> Tensor:

@@ -37,7 +37,8 @@ def erase(model: DiffusionModel, concepts: Sequence[Concept], settings: SpmSetti
     The card holds the fitted gate and a self-check: how far the predictions for the target and for the anchors moved.
 
     Raises:
-        MethodError: the model has no closed form, and the settings ask for no training.
+        MethodError: the model has no closed form, and the settings ask for no training; or one of `more_anchors` asks
+            for the concept itself.
         StackError: the denoiser has other adapters (LoRA) on it.
     """
     (concept,) = concepts
@@ -46,7 +47,7 @@ def erase(model: DiffusionModel, concepts: Sequence[Concept], settings: SpmSetti
         raise MethodError(
             f"{model.name} has no closed form, because none of its layers reads the text alone: set steps to 1 or more."
         )
-    gate = fit_gate(concept, model, settings.seed)
+    gate = fit_gate(concept, model, settings.seed, settings.more_anchors)
     held = anchoring.by_name(concept, model.encode, settings.more_anchors)
     card = card_of("spm", model, concepts, settings, gate=gate, licence=run.licence)
     predict = Counted(model, settings.precision == "bfloat16")
