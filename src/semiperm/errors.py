@@ -119,11 +119,22 @@ class Stopped(Exception):
     """A run was stopped on request, between two steps; its checkpoint, if it keeps one, is written."""
 
 
+def clipped(text: object, limit: int = 200) -> str:
+    """Return a text for a message, cut where it is too long to be read."""
+    whole = str(text)
+    return whole if len(whole) <= limit else f"{whole[:limit]}..."
+
+
+def printable(text: object) -> str:
+    """Return a text with escapes, as in repr(), for all characters that could control a terminal or hide others."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
+
+
 def listed(names: Iterable[str], limit: int = 6) -> str:
     """Return the first names for a message, and how many more there are."""
     found = list(names)
     rest = len(found) - limit
-    return ", ".join(found[:limit]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(clipped, found[:limit])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def close_match(name: str, names: Iterable[str]) -> str:

@@ -1,5 +1,7 @@
-"""Files that are written whole or not at all and replace nothing by accident, file names made of text, the cache."""
+"""Files: written whole or not at all, read only if they are files and not too large; file names made of text."""
 
+import errno
+import io
 import os
 import re
 import secrets
@@ -11,7 +13,10 @@ from pathlib import Path
 
 import platformdirs
 
-from semiperm.errors import SemipermError
+from semiperm.errors import SemipermError, clipped
+
+# as long as file systems allow
+LONGEST_NAME = 255
 
 
 def claim(path: Path, *, force: bool = False, ours: Callable[[Path], bool] = lambda _: False) -> Path:
@@ -93,6 +98,64 @@ def write(path: Path, text: str) -> None:
     """Write a text in UTF-8, whole or not at all."""
     with whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def opened(path: Path) -> io.BufferedReader:
+    """Open a file for reading; pipes and devices, which may never answer or never end, are not read.
+
+    Raises:
+        OSError: it is not a file, or cannot be opened; the error has its path.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for somebody who writes into it.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"this is not a path ({error})", str(path)) from None
+    found = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(found):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(found):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder, and a file is needed", str(path))
+    raise OSError(errno.EINVAL, "this is a device, a pipe or a socket, and a file is needed", str(path))
+
+
+def read(path: Path, limit: int) -> bytes:
+    """Return the contents of a file of at most `limit` bytes.
+
+    Raises:
+        OSError: it is not a file, is larger, or cannot be read; the error has its path.
+    """
+    with opened(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"this is another kind of file: it has more than {limit:,} bytes", str(path))
+    return data
+
+
+def read_text(path: Path, limit: int) -> str:
+    """Return the text in a file of at most `limit` bytes in UTF-8, without a byte order mark.
+
+    Raises:
+        OSError: it is not a file, is larger, or cannot be read; the error has its path.
+        UnicodeDecodeError: it is not in UTF-8.
+    """
+    return read(path, limit).decode("utf-8-sig")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that an index in a folder names; it must lie in that folder, links followed.
+
+    Raises:
+        ValueError: it does not, or no file can have that name.
+    """
+    path = folder / name
+    # PurePath knows no links; os.path.realpath() knows no loops, where Path.resolve() raises.
+    if not name or not name.isprintable() or ".." in path.parts or max(map(len, path.parts)) > LONGEST_NAME:
+        raise ValueError(f"{clipped(name)!r} is not the name of a file in the folder")
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise ValueError(f"{clipped(name)!r} lies outside of the folder")
+    return path
 
 
 def file_name(text: str) -> str:

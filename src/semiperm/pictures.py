@@ -1,5 +1,7 @@
-"""Pictures: the shots that decide them, generating them on fixed seeds, and drawing them as grids."""
+"""Pictures: the shots that decide them, generating them on fixed seeds, reading them, and drawing them as grids."""
 
+import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from semiperm.paths import whole
+from semiperm.errors import SemipermError, clipped
+from semiperm.paths import read, whole
 
 STEPS = 25
 GUIDANCE = 5.0
 BATCH = 8
+
+# the formats whose decoders run no other program, and the sizes that are no attack on memory
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_BYTES = 256 * 1024**2
+MAX_SIDE = 8192
 
 CELL = 128
 CAPTION = 18
@@ -112,6 +120,43 @@ def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width:
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Return the picture in a file: (H, W, 3) uint8.
+
+    Raises:
+        OSError: there is no file, or it is none that could be a picture.
+        SemipermError: it is not a picture, is damaged, or is larger than 8,192 pixels a side.
+    """
+    return decoded(read(path, MAX_BYTES), path)
+
+
+def decoded(data: bytes, path: Path) -> np.ndarray:
+    """Return the picture in some bytes: (H, W, 3) uint8.
+
+    Args:
+        path: where they come from, for messages.
+
+    Raises:
+        SemipermError: they are not a picture, are damaged, or make one that is larger than 8,192 pixels a side.
+    """
+    try:
+        with warnings.catch_warnings():
+            # What Pillow warns of is an error below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if max(image.size) <= MAX_SIDE:
+                    return np.asarray(image.convert("RGB"))
+                size = f"{image.width:,} x {image.height:,}"
+    except UnidentifiedImageError:
+        raise SemipermError(f"{path} is not a picture in one of the formats {', '.join(FORMATS)}.") from None
+    except Image.DecompressionBombError:
+        size = "far too many"
+    # Decoders raise whatever a damaged file leads them to.
+    except Exception as error:
+        raise SemipermError(f"{path} is a damaged picture: {clipped(error)}.") from None
+    raise SemipermError(f"{path} has {size} pixels, and pictures may have {MAX_SIDE:,} a side.")
 
 
 def save_png(image: Image.Image, path: Path) -> Path:

@@ -76,6 +76,13 @@ class Commands(TyperGroup):
         escape_unprintable()
         return super().main(*args, **more)
 
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        try:
+            return super().make_context(*args, **more)
+        except Exception as error:
+            _print_safely(error)
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         try:
             found = super().invoke(ctx)
@@ -136,7 +143,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, SemipermError):
         return _one_line(error)
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _one_line(error)
+        where = clipped(error.filename, LONGEST_CELL)
+        return f"{where}: {error.strerror}" if error.filename and error.strerror else _one_line(error)
     # Only concepts are made from what a user types without a check of their own.
     if isinstance(error, ValidationError) and error.title == "Concept":
         return _one_line(error.errors()[0]["msg"].removeprefix("Value error, "))

@@ -1,5 +1,6 @@
 """`semiperm erase`, `adopt` and `methods`."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -85,7 +86,8 @@ def erase(
         given=_given(steps=0 if instant else steps, seed=seed), sets=sets or (),
     )  # fmt: skip
     where = check_name(out or Path(f"{wanted[0].slug}.safetensors"))
-    if like is not None and where.resolve() == like.resolve():
+    # Path.resolve() raises where links lead in a circle.
+    if like is not None and os.path.realpath(where) == os.path.realpath(like):
         raise SemipermError(f"{where} is the erasure that --like names: give another file with --out.")
     claim(where, wanted, resume=resume, force=force)
     if preview is not None:

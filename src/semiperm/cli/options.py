@@ -100,14 +100,14 @@ def settings(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    import yaml
+    from semiperm.files.strict import from_yaml
 
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise SettingsError(f"--set {text}: write NAME=VALUE, for instance --set rank=4.")
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name.strip(), from_yaml(value)
+    except ValueError as error:
         raise SettingsError(f"--set {text}: the value is not YAML: {error}") from None
 
 

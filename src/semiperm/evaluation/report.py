@@ -1,16 +1,19 @@
 """The result of a run as a typed file."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semiperm.errors import ReportError
+from semiperm.errors import ReportError, clipped
 from semiperm.evaluation.estimate import Estimate
-from semiperm.paths import write
+from semiperm.files.strict import from_json
+from semiperm.paths import read_text, write
 
 Expected = Literal["gone", "kept", "either"]
 FORMAT = "semiperm-report/2"
+MAX_BYTES = 256 * 1024**2
 # names of arms begin so where the erasures were made on another model, and where they were made on this one
 CARRIED, NATIVE = "carried to ", "native on "
 
@@ -101,14 +104,20 @@ def load(path: Path) -> Report:
     """Read a report.
 
     Raises:
+        OSError: there is no such file.
         ReportError: the file is not a report, or has another format.
     """
     try:
-        report = Report.model_validate_json(path.read_text(encoding="utf-8"))
+        facts = from_json(read_text(path, MAX_BYTES))
+        report = Report.model_validate_json(json.dumps(facts), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ReportError(f"{path} is not a report of semiperm: {where or 'the file'}: {first['msg']}") from error
+        first = error.errors(include_input=False)[0]
+        where = clipped(".".join(str(part) for part in first["loc"]))
+        message = f"{where or 'the file'}: {clipped(first['msg'])}"
+        raise ReportError(f"{path} is not a report of semiperm: {message}") from None
+    except ValueError as error:
+        raise ReportError(f"{path} is not a report of semiperm: {clipped(error)}") from None
     if report.format != FORMAT:
-        raise ReportError(f"{path} is a report of the format {report.format!r}; this version reads {FORMAT!r}")
+        found = clipped(report.format)
+        raise ReportError(f"{path} is a report of the format {found!r}; this version reads {FORMAT!r}")
     return report

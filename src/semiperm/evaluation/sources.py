@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -15,8 +16,9 @@ from torch import Tensor
 from semiperm.api import guard
 from semiperm.erasure import Erasure
 from semiperm.errors import StoreError
-from semiperm.evaluation.store import MANIFEST, Store
+from semiperm.evaluation.store import MANIFEST, MAX_MANIFEST_BYTES, Store
 from semiperm.models.model import DiffusionModel
+from semiperm.paths import read
 from semiperm.pictures import Shot, generate
 
 SAMPLED = 64
@@ -114,7 +116,7 @@ class FolderSource:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / MANIFEST).exists():
+        if not os.path.lexists(folder / MANIFEST):
             raise StoreError(
                 f"{folder} has no {MANIFEST}: it needs one line of JSON a picture, with file, prompt and seed"
             )
@@ -123,7 +125,7 @@ class FolderSource:
         self.store = Store(folder)
 
     def settings(self) -> dict[str, Any]:
-        manifest = (self.folder / MANIFEST).read_bytes()
+        manifest = read(self.folder / MANIFEST, MAX_MANIFEST_BYTES)
         return {"folder": str(self.folder), "manifest": hashlib.sha256(manifest).hexdigest()}
 
     def opened(self, prompts: Sequence[str]) -> list[dict[str, float]]:

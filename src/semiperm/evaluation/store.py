@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semiperm.errors import StoreError
-from semiperm.paths import whole, write
-from semiperm.pictures import Shot
+from semiperm.errors import StoreError, clipped
+from semiperm.files.strict import from_json
+from semiperm.paths import inside, read, read_text, whole, write
+from semiperm.pictures import MAX_BYTES, Shot, decoded
 
 MANIFEST = "manifest.jsonl"
 SETTINGS = "settings.json"
+MAX_MANIFEST_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,14 @@ class Store:
     """A folder of pictures, each found by its shot.
 
     `manifest.jsonl` has one line a picture: `file`, `prompt` and `seed`, and where they are known `sha256`, `negative`,
-    `guidance` and `permeability`. A last line that a crash left incomplete is dropped. `settings.json` holds the
-    settings that the pictures were generated with.
+    `guidance` and `permeability`. `settings.json` holds the settings that the pictures were generated with.
+
+    Args:
+        settings: those of the pictures that are added; a last line that a crash left incomplete is then dropped.
+            Without them the folder may be another tool's and is only read.
 
     Raises:
-        StoreError: the folder holds pictures that were made with other settings.
+        StoreError: the folder holds pictures that were made with other settings, or a file in it cannot be read.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any] | None = None) -> None:
@@ -48,22 +54,23 @@ class Store:
         if settings is not None:
             # as JSON has them, so that a tuple equals the list that is read back
             wanted: dict[str, Any] = json.loads(json.dumps(settings))
-            if recorded.exists():
-                found: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
+            if os.path.lexists(recorded):
+                found = _settings(recorded)
                 other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
                 if other:
                     raise StoreError(
                         f"{folder} holds pictures that were generated with another {other[0]} "
-                        f"({found.get(other[0])!r}, not {wanted.get(other[0])!r}): choose another folder or delete it"
+                        f"({_short(found.get(other[0]))}, not {_short(wanted.get(other[0]))}): choose another folder "
+                        "or delete it"
                     )
             else:
                 write(recorded, json.dumps(wanted, indent=1))
-        for entry in _read(folder / MANIFEST):
+        for entry in _read(folder / MANIFEST, ours=settings is not None):
             self.entries[entry.shot] = entry
 
     def __contains__(self, shot: Shot) -> bool:
         entry = self.entries.get(shot)
-        return entry is not None and (self.folder / entry.file).exists()
+        return entry is not None and self._path(entry).exists()
 
     def load(self, shot: Shot) -> np.ndarray:
         """Return a picture: (H, W, 3) uint8.
@@ -74,15 +81,22 @@ class Store:
         entry = self.entries.get(shot)
         if entry is None:
             raise StoreError(f"{self.folder} has no picture of {shot.prompt!r} with seed {shot.seed}")
-        path = self.folder / entry.file
+        path = self._path(entry)
         if not path.exists():
             raise StoreError(f"{path} is in the manifest, but the file is missing: restore it or delete the line")
-        content = path.read_bytes()
+        content = read(path, MAX_BYTES)
         if entry.sha256 and hashlib.sha256(content).hexdigest() != entry.sha256:
             raise StoreError(
                 f"{path} was changed since it was written (its hash differs from the manifest's): delete it"
             )
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        return decoded(content, path)
+
+    def _path(self, entry: Entry) -> Path:
+        # Here as well as in the manifest: a link may have been put in the place of a file.
+        try:
+            return inside(self.folder, entry.file)
+        except ValueError as error:
+            raise StoreError(f"{self.folder / MANIFEST}: {error}; only pictures in the folder are read") from None
 
     def add(self, shots: Sequence[Shot], pictures: Sequence[np.ndarray], opened: Sequence[dict[str, float]]) -> None:
         """Write a batch of pictures, then their lines of the manifest at once."""
@@ -112,11 +126,11 @@ class Pictures:
     def chunks(self, size: int = 50) -> Iterator[np.ndarray]:
         """Yield the pictures in their order, `size` at a time: (N, H, W, 3) uint8."""
         for start in range(0, self.count, size):
-            yield np.stack([self.load(number) for number in range(start, min(start + size, self.count))])
+            yield _stacked([self.load(number) for number in range(start, min(start + size, self.count))])
 
     def some(self, count: int) -> np.ndarray:
         """Return the first `count` pictures."""
-        return np.stack([self.load(number) for number in range(min(count, self.count))])
+        return _stacked([self.load(number) for number in range(min(count, self.count))])
 
 
 def batches(shots: Iterable[Shot], size: int) -> list[list[Shot]]:
@@ -166,22 +180,76 @@ def _line(entry: Entry) -> str:
     return json.dumps({"file": entry.file, "sha256": entry.sha256, **shot, "permeability": entry.permeability}) + "\n"
 
 
-def _read(manifest: Path) -> list[Entry]:
-    if not manifest.exists():
+def _read(manifest: Path, *, ours: bool) -> list[Entry]:
+    """Return the lines of a manifest; of ours, a last line that is not complete is deleted."""
+    if not os.path.lexists(manifest):
         return []
-    found = []
-    lines = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
+    found: list[Entry] = []
+    try:
+        # Not splitlines(), which takes characters that prompts may have for line ends.
+        lines = list(io.StringIO(read_text(manifest, MAX_MANIFEST_BYTES)))
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{manifest} is not text in UTF-8: {error.reason}") from None
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            shot = Shot(row["prompt"], int(row["seed"]), row.get("negative", ""), row.get("guidance"))
-            found.append(Entry(row["file"], row.get("sha256", ""), shot, row.get("permeability", {})))
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            if number == len(lines) and not line.endswith("\n"):
+            entry = _entry(from_json(line), manifest.parent)
+        except ValueError as error:
+            if ours and number == len(lines) and not line.endswith("\n"):
                 # the last line of a run that was killed while writing it
                 write(manifest, "".join(lines[:-1]))
                 break
             raise StoreError(
-                f"{manifest}, line {number}: not a picture with file, prompt and seed ({error})"
-            ) from error
+                f"{manifest}, line {number}: not a picture with file, prompt and seed ({clipped(error)})"
+            ) from None
+        found.append(entry)
     return found
+
+
+class _Line(BaseModel):
+    """A line of a manifest; other tools may say more than is read."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    file: str
+    prompt: str
+    seed: int
+    sha256: str = ""
+    negative: str = ""
+    guidance: float | None = None
+    permeability: dict[str, float] = {}
+
+
+def _entry(row: object, folder: Path) -> Entry:
+    try:
+        line = _Line.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the line"
+        raise ValueError(f"{clipped(where)}: {clipped(first['msg'])}") from None
+    inside(folder, line.file)
+    shot = Shot(line.prompt, line.seed, line.negative, line.guidance)
+    return Entry(line.file, line.sha256, shot, line.permeability)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = from_json(read_text(path, MAX_MANIFEST_BYTES))
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise StoreError(f"{path} is not the settings of some pictures: {clipped(error)}") from None
+    return found
+
+
+def _short(value: object) -> str:
+    return clipped(repr(value))
+
+
+def _stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    if len(sizes := dict.fromkeys(picture.shape[:2] for picture in pictures)) > 1:
+        (height, width), (other_height, other_width), *_ = sizes
+        raise StoreError(
+            f"pictures that are measured together must have one size, but there are {width} x {height} and "
+            f"{other_width} x {other_height} pixels"
+        )
+    return np.stack(pictures)

@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from semiperm.errors import MembraneFileError
-from semiperm.paths import whole
+from semiperm.errors import MembraneFileError, clipped
+from semiperm.files.strict import from_json
+from semiperm.paths import opened, whole
 
 SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 16 * 1024**2
@@ -67,14 +68,14 @@ def read(path: Path, check_size: Callable[[int, Mapping[str, str]], None]) -> tu
             file is too large.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it is a device, a pipe or a folder.
         MembraneFileError: it is not a sound safetensors file.
     """
     if path.suffix.lower() in PICKLES:
         raise MembraneFileError(
             f"{path}: reading a {path.suffix} file can run code, so it is not opened; get the same adapter as {SUFFIX}."
         )
-    with path.open("rb") as file:
+    with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
@@ -93,11 +94,6 @@ def read(path: Path, check_size: Callable[[int, Mapping[str, str]], None]) -> tu
         return safetensors.torch.load(data), metadata
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _unsound(path, error) from None
-
-
-def clipped(text: str, limit: int = 200) -> str:
-    """Return a text from a file for a message, cut where it is too long to be read."""
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -124,10 +120,11 @@ def check_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _metadata(path: Path, header: bytes) -> dict[str, str]:
     try:
-        metadata = json.loads(header).get("__metadata__") or {}
+        # Which of two tensors or cards of one name counts differs from reader to reader.
+        metadata = from_json(header.decode("utf-8")).get("__metadata__") or {}
         if not all(isinstance(text, str) for text in metadata.values()):
             raise ValueError("the metadata are not strings")
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise _unsound(path, error) from None
     return metadata
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from semiperm.errors import MembraneFileError, listed
-from semiperm.files.container import check_numbers, clipped
+from semiperm.errors import MembraneFileError, clipped, listed
+from semiperm.files.container import check_numbers
 from semiperm.files.layer_names import ALPHA, DOWN, MID, PEFT, UP, Part, located, part, spellings
 from semiperm.files.lora import MAX_BYTES, check_authors_rank, foreign_card
 from semiperm.files.lora_pairs import folded, grouped, half_a_pair

@@ -31,12 +31,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from semiperm import pictures
 from semiperm.erasure import Card, Erasure
-from semiperm.errors import HubError, MembraneFileError, listed
+from semiperm.errors import HubError, MembraneFileError, listed, printable
 from semiperm.files.container import SUFFIX
 from semiperm.files.safetensors import MAX_BYTES, check_size, load, save
 from semiperm.models.names import is_hub_id
-from semiperm.paths import file_name
+from semiperm.paths import file_name, read
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 GRID = "before-after.png"
@@ -136,9 +137,10 @@ def _is_repo(name: str) -> bool:
 
 
 def _picture(path: Path) -> bytes:
-    data = path.read_bytes()
+    data = read(path, pictures.MAX_BYTES)
     if not data.startswith(b"\x89PNG"):
         raise HubError(f"{path} is not a PNG; the picture of before and after must be one.")
+    pictures.decoded(data, path)
     return data
 
 
@@ -255,7 +257,8 @@ def page(card: Card, repo: str, *, pictured: bool) -> str:
 
 def escaped(text: str) -> str:
     """Return a text for Markdown as one line that shows as it is: no HTML, links, emphasis or table cells."""
-    line = html.escape(_one_line(text), quote=False)
+    # Invisible characters could hide what the others say.
+    line = html.escape(printable(_one_line(text)), quote=False)
     line = re.sub(r"([\\`*\[\]|~$])", r"\\\1", line)
     # Underscores inside words mean nothing in Markdown.
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)
@@ -263,10 +266,10 @@ def escaped(text: str) -> str:
 
 def _card_data(card: Card) -> ModelCardData:
     """Return what the Hub sorts repositories by."""
-    licence = _one_line(card.licence).lower()
+    licence = printable(_one_line(card.licence)).lower()
     facts: dict[str, Any] = {"license": licence or "unknown"}
     if licence and licence not in LICENCES:
-        facts = {"license": "other", "license_name": licence}
+        facts = {"license": "other", "license_name": html.escape(licence, quote=False)}
     if _is_on_hub(card):
         facts |= {"base_model": card.base_model, "base_model_relation": "adapter"}
     tags = [*(["lora"] if card.kind == "membrane" else []), *TAGS]
@@ -307,7 +310,8 @@ def _cells(rows: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """Return a text as Python has it, with escapes for all that is not seen."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _one_line(text: object) -> str:

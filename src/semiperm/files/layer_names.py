@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from semiperm.errors import MembraneFileError
-from semiperm.files.container import clipped
+from semiperm.errors import MembraneFileError, clipped
 from semiperm.files.sgm_names import sgm_names
 from semiperm.models.layers import BLOCKS
 

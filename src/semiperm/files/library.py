@@ -2,22 +2,26 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from semiperm.erasure import Erasure
-from semiperm.errors import LibraryError, listed
+from semiperm.errors import LibraryError, clipped, listed
 from semiperm.files.container import SUFFIX
 from semiperm.files.safetensors import load
-from semiperm.paths import whole, write
+from semiperm.files.strict import from_json
+from semiperm.paths import LONGEST_NAME, opened, read_text, whole, write
 
 INDEX = "index.json"
 LOCK = ".lock"
+MAX_INDEX_BYTES = 64 * 1024**2
 # how long to wait for another process that changes the library
 PATIENCE = 120.0
 
@@ -35,24 +39,24 @@ class Entry(BaseModel):
         date, licence: from its card.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    file: str
+    file: Annotated[str, Field(max_length=LONGEST_NAME)]
     name: str
     kind: str
     base_model: str
     architecture: str
     fingerprint: str
     sha256: str
-    bytes: int
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
     date: str
     licence: str
 
     @field_validator("file")
     @classmethod
     def _is_in_the_folder(cls, file: str) -> str:
-        if Path(file).name != file or not file.endswith(SUFFIX):
-            raise ValueError(f"{file!r} is not the name of a {SUFFIX} file in the library's folder")
+        if Path(file).name != file or not file.endswith(SUFFIX) or not file.isprintable():
+            raise ValueError(f"{clipped(file)!r} is not the name of a {SUFFIX} file in the library's folder")
         return file
 
 
@@ -153,6 +157,8 @@ class Library:
             path = self.folder / entry.file
             if not path.exists():
                 wrong[entry.file] = "is missing"
+            elif not path.is_file():
+                wrong[entry.file] = "is not a file"
             elif _hash(path) != entry.sha256:
                 wrong[entry.file] = "was changed since it was added"
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
@@ -211,13 +217,30 @@ class Library:
 
 
 def _read(index: Path) -> dict[str, Entry]:
-    if not index.exists():
+    # A link that leads nowhere is not an empty library.
+    if not os.path.lexists(index):
         return {}
+    entries: dict[str, Entry] = {}
     try:
-        rows = [Entry.model_validate(row) for row in json.loads(index.read_text(encoding="utf-8"))]
-    except (ValidationError, ValueError, TypeError, RecursionError) as error:
-        raise LibraryError(f"{index} cannot be read as the index of a library: {error}") from error
-    return {entry.file: entry for entry in rows}
+        rows = from_json(read_text(index, MAX_INDEX_BYTES))
+        if not isinstance(rows, list):
+            raise ValueError("it is not a list")
+        for number, row in enumerate(rows, 1):
+            entry = _checked(row, number)
+            if entries.setdefault(entry.file, entry) is not entry:
+                raise ValueError(f"entry {number} has the file {clipped(entry.file)!r} of another one")
+    except ValueError as error:
+        raise LibraryError(f"{index} cannot be read as the index of a library: {error}") from None
+    return entries
+
+
+def _checked(row: object, number: int) -> Entry:
+    try:
+        return Entry.model_validate(row)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"entry {number}: {clipped(where)}: {clipped(first['msg'])}") from None
 
 
 def _sorted(entries: dict[str, Entry]) -> list[Entry]:
@@ -225,7 +248,7 @@ def _sorted(entries: dict[str, Entry]) -> list[Entry]:
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

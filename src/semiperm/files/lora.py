@@ -13,8 +13,8 @@ from torch import Tensor
 
 from semiperm.concept import Concept
 from semiperm.erasure import Card
-from semiperm.errors import MembraneFileError, listed
-from semiperm.files.container import check_numbers, clipped
+from semiperm.errors import MembraneFileError, clipped, listed
+from semiperm.files.container import check_numbers
 from semiperm.files.layer_names import (
     ALPHA,
     DOWN,
@@ -29,6 +29,7 @@ from semiperm.files.layer_names import (
 )
 from semiperm.files.lora_pairs import folded, grouped, half_a_pair
 from semiperm.files.lora_scale import PeftConfig, peft_config
+from semiperm.files.strict import from_json
 from semiperm.membrane import Membrane
 
 LAYERS_KEY = "semiperm.layers"
@@ -187,9 +188,11 @@ def _pairs(
 
 def _own_layers(path: Path, metadata: Mapping[str, str]) -> list[str]:
     try:
-        layers = json.loads(metadata.get(LAYERS_KEY, "null"))
-    except (ValueError, RecursionError):
+        layers = from_json(metadata.get(LAYERS_KEY, "null"))
+    except ValueError:
         layers = None
     if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
         raise MembraneFileError(f"{path}: its metadata {LAYERS_KEY!r} are not a list of layer names.")
+    if len(set(layers)) < len(layers):
+        raise MembraneFileError(f"{path}: its metadata {LAYERS_KEY!r} name a layer twice.")
     return layers

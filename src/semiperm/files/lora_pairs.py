@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from semiperm.errors import MembraneFileError, listed
-from semiperm.files.container import check_numbers, clipped
+from semiperm.errors import MembraneFileError, clipped, listed
+from semiperm.files.container import check_numbers
 from semiperm.files.layer_names import Part
 from semiperm.files.lora_scale import PeftConfig, alpha_of
 

@@ -1,6 +1,5 @@
 """The scale of each pair in a LoRA file: alpha / rank, from the tensors, from PEFT's configuration, or 1."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from semiperm.errors import MembraneFileError
-from semiperm.files.container import clipped
+from semiperm.errors import MembraneFileError, clipped
+from semiperm.files.strict import from_json
+from semiperm.paths import read_text
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
@@ -72,11 +72,12 @@ def peft_config(path: Path, metadata: Mapping[str, str], *, of_peft: bool = Fals
     if text is not None:
         return _config(f"{path}: its metadata {ADAPTER_METADATA!r}", text)
     if of_peft and beside.is_file():
-        with beside.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-        if len(data) > MAX_CONFIG_BYTES:
+        if beside.stat().st_size > MAX_CONFIG_BYTES:
             raise MembraneFileError(f"{beside}: this is too large for the configuration of an adapter.")
-        return _config(str(beside), data)
+        try:
+            return _config(str(beside), read_text(beside, MAX_CONFIG_BYTES))
+        except UnicodeDecodeError:
+            raise _unusable(str(beside)) from None
     return None
 
 
@@ -97,10 +98,10 @@ def alpha_of(path: Path, layer: str, alpha: Tensor) -> float:
     return value
 
 
-def _config(source: str, text: str | bytes) -> PeftConfig | None:
+def _config(source: str, text: str) -> PeftConfig | None:
     try:
-        facts = _denoisers(json.loads(text))
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        facts = _denoisers(from_json(text))
+    except (ValueError, TypeError, AttributeError):
         raise _unusable(source) from None
     if facts is None:
         return None

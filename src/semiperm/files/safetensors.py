@@ -15,9 +15,10 @@ from torch import Tensor
 from semiperm import paths
 from semiperm.concept import Concept
 from semiperm.erasure import Card, Erasure, WeightDelta
-from semiperm.errors import MembraneFileError
+from semiperm.errors import MembraneFileError, clipped
 from semiperm.files import container, foreign, lora, weight_delta
 from semiperm.files.container import check_name as check_name
+from semiperm.files.strict import from_json
 from semiperm.membrane import Membrane
 from semiperm.models.model import DiffusionModel
 
@@ -214,15 +215,15 @@ def _card(where: str | Path, metadata: Mapping[str, str]) -> Card | None:
     if text is None:
         return None
     try:
-        card = Card.model_validate(_upgraded(json.loads(text)))
-        # A gate with such a threshold would never open.
-        json.dumps(card.model_dump(), allow_nan=False)
+        # Strict, because true is no number and "1" is not 1; and with every number finite, because a gate with such
+        # a threshold would never open.
+        card = Card.model_validate_json(json.dumps(_upgraded(from_json(text))), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_input=False)[0]
         found = ".".join(str(part) for part in first["loc"]) or "JSON"
-        raise _unreadable(where, f"{found}: {first['msg']}") from None
+        raise _unreadable(where, f"{clipped(found)}: {clipped(first['msg'])}") from None
     except (ValueError, RecursionError) as error:
-        raise _unreadable(where, str(error)) from None
+        raise _unreadable(where, clipped(error)) from None
     return card
 
 

@@ -9,15 +9,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semiperm.concept import Concept
 from semiperm.erasure import Card, Erasure, Kind
 from semiperm.errors import MethodError, SettingsError, close_match
+from semiperm.files.strict import from_yaml
 from semiperm.gate import ProbeGate
 from semiperm.methods.training import Run
 from semiperm.models.model import DiffusionModel
+from semiperm.paths import read_text
+
+MAX_SETTINGS_BYTES = 2**20
 
 
 class Settings(BaseModel):
@@ -127,11 +130,11 @@ def settings_file(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: the file is missing or is not a mapping in YAML.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise SettingsError(f"There is no settings file {path}.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = from_yaml(read_text(path, MAX_SETTINGS_BYTES)) or {}
+    except ValueError as error:
         raise SettingsError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingsError(f"{path} must hold settings by name, one a line.")

@@ -20,9 +20,10 @@ from torch import Tensor
 from semiperm import paths
 from semiperm.concept import Concept
 from semiperm.erasure import Erasure
-from semiperm.errors import CheckpointError, Stopped
+from semiperm.errors import CheckpointError, Stopped, clipped, listed
 from semiperm.files import safetensors as files
 from semiperm.files.container import SUFFIX
+from semiperm.files.strict import from_json
 from semiperm.paths import whole
 
 
@@ -124,7 +125,7 @@ def _owner(path: Path) -> str:
     """Return the name of the concept that a checkpoint belongs to; empty if it does not say."""
     try:
         with safe_open(path, "pt") as file:
-            name = json.loads((file.metadata() or {})["training"])["owner"]["concept"]["name"]
+            name = from_json((file.metadata() or {})["training"])["owner"]["concept"]["name"]
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return ""
     return name if isinstance(name, str) else ""
@@ -270,11 +271,11 @@ def restore(path: Path, training: Training) -> int:
     """
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("training", "null"))
+            facts = from_json((file.metadata() or {}).get("training", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(f"The checkpoint {path} is damaged and cannot be resumed: {error}") from None
-    if not isinstance(facts, dict) or not {"step", "owner", "state", "digest"} <= facts.keys():
+        raise CheckpointError(f"The checkpoint {path} is damaged and cannot be resumed: {clipped(error)}") from None
+    if not _is_whole(facts):
         raise CheckpointError(f"{path} is not a checkpoint of semiperm.")
     if _digest(tensors, facts) != facts["digest"]:
         raise CheckpointError(f"The checkpoint {path} is damaged: its contents do not match its digest.")
@@ -285,7 +286,7 @@ def restore(path: Path, training: Training) -> int:
                 f"The checkpoint {path} belongs to another {name}: it has {_difference(other, value)}. Start without "
                 "resuming, or choose another output file."
             )
-    done = int(facts["step"])
+    done = facts["step"]
     if done > training.steps:
         raise CheckpointError(
             f"The checkpoint {path} has {done} steps done, but this training has only {training.steps}. Ask for "
@@ -296,19 +297,41 @@ def restore(path: Path, training: Training) -> int:
     if kept != wanted:
         name = next(name for name in {**wanted, **kept} if kept.get(name) != wanted.get(name))
         raise CheckpointError(f"The checkpoint {path} has other weights: {name} has another size or is missing.")
+    moments = [_moments(tensors, number) for number in range(len(training.weights))]
+    for number, weight in enumerate(training.weights):
+        if odd := [name for name, value in moments[number].items() if value.ndim and value.shape != weight.shape]:
+            raise CheckpointError(f"The checkpoint {path} is damaged: optimizer.{number}.{odd[0]} has another size.")
+    state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
+    before = training.state.tensors(), training.state.facts()
+    try:
+        training.state.restore(state, facts["state"])
+    # The digest is right, so somebody made this file by other means.
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        training.state.restore(*before)
+        raise CheckpointError(f"The checkpoint {path} has a state that cannot be resumed: {clipped(error)}") from None
     with torch.no_grad():
         for number, weight in enumerate(training.weights):
             weight.copy_(tensors[f"weight.{number}"])
-            prefix = f"optimizer.{number}."
-            moments = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
-            if moments:
+            if moments[number]:
                 # The counter of steps stays on the CPU, where AdamW keeps it.
                 training.optimizer.state[weight] = {
-                    name: value if value.ndim == 0 else value.to(weight) for name, value in moments.items()
+                    name: value if value.ndim == 0 else value.to(weight) for name, value in moments[number].items()
                 }
-    state = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
-    training.state.restore(state, facts["state"])
     return done
+
+
+def _is_whole(facts: Any) -> bool:
+    """Return whether a checkpoint's facts are all there."""
+    if not isinstance(facts, dict) or not {"step", "owner", "state", "digest"} <= facts.keys():
+        return False
+    step, owner, state = facts["step"], facts["owner"], facts["state"]
+    return type(step) is int and step >= 0 and isinstance(owner, dict) and isinstance(state, dict)
+
+
+def _moments(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Return what the optimiser keeps of a weight, by name."""
+    prefix = f"optimizer.{number}."
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
 
 def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
@@ -326,5 +349,9 @@ def _difference(kept: Any, wanted: Any) -> str:
     """Return what differs between two JSON values, the fields alone where both are objects."""
     if isinstance(kept, dict) and isinstance(wanted, dict):
         fields = [name for name in {**kept, **wanted} if kept.get(name) != wanted.get(name)]
-        return ", ".join(f"{name} = {kept.get(name)!r}, not {wanted.get(name)!r}" for name in fields)
-    return f"{kept!r}, not {wanted!r}"
+        return listed(f"{name} = {_short(kept.get(name))}, not {_short(wanted.get(name))}" for name in fields)
+    return f"{_short(kept)}, not {_short(wanted)}"
+
+
+def _short(value: Any) -> str:
+    return clipped(repr(value), 80)

@@ -1,5 +1,6 @@
 """Intervals of figures that are computed from other figures."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,8 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     The method of variance estimates recovery for two independent figures (Newcombe, Statistics in Medicine 17, 1998).
     """
     value = second.value - first.value
-    down = ((second.value - second.low) ** 2 + (first.high - first.value) ** 2) ** 0.5
-    up = ((second.high - second.value) ** 2 + (first.value - first.low) ** 2) ** 0.5
+    down = math.hypot(second.value - second.low, first.high - first.value)
+    up = math.hypot(second.high - second.value, first.value - first.low)
     return Estimate(value=value, low=value - down, high=value + up, count=min(first.count, second.count))
 
 
@@ -43,6 +44,6 @@ def pooled_mean(means: Sequence[Estimate]) -> Estimate | None:
         return None
     weights = [one.count / count for one in means]
     value = sum(weight * one.value for weight, one in zip(weights, means, strict=True))
-    down = sum((weight * (one.value - one.low)) ** 2 for weight, one in zip(weights, means, strict=True)) ** 0.5
-    up = sum((weight * (one.high - one.value)) ** 2 for weight, one in zip(weights, means, strict=True)) ** 0.5
+    down = math.hypot(*(weight * (one.value - one.low) for weight, one in zip(weights, means, strict=True)))
+    up = math.hypot(*(weight * (one.high - one.value) for weight, one in zip(weights, means, strict=True)))
     return Estimate(value=value, low=value - down, high=value + up, count=count)
