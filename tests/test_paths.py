@@ -169,6 +169,18 @@ def test_a_full_disk_leaves_what_was_there_and_is_an_error_with_the_files_name(t
     assert path.read_text() == "kept" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_failed_file_leaves_no_new_folder(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        with pytest.raises(OSError, match="No space left"), whole(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    fail(tmp_path / "new" / "deep" / "file")
+    assert not list(tmp_path.iterdir())
+    write(tmp_path / "there" / "other", "kept")
+    fail(tmp_path / "there" / "deep" / "file")
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["other"]
+
+
 def test_an_error_about_the_draft_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))

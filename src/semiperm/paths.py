@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -49,13 +49,14 @@ def claim(path: Path, *, force: bool = False, ours: Callable[[Path], bool] = lam
 def whole(path: Path) -> Iterator[Path]:
     """Yield the path of a draft, and put the draft in the place of `path` once it is complete and on the disk.
 
-    If writing fails, what stood at `path` stays as it was and no draft is left behind. Parent folders are made. A file
-    that is replaced keeps its permissions.
+    Parent folders are made. If writing fails, what stood at `path` stays as it was, and neither a draft nor a new
+    folder is left behind. A file that is replaced keeps its permissions.
 
     Raises:
         SemipermError: a link, a device, a pipe or a folder stands at `path`; it is not replaced, nor a link followed.
         OSError: the file cannot be written; the error has its path.
     """
+    new = [folder for folder in path.parents if not folder.exists()]
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _mode(path)
@@ -70,8 +71,13 @@ def whole(path: Path) -> Iterator[Path]:
             _mode(path)
             draft.replace(path)
             _sync(path.parent)
-    finally:
+    except BaseException:
         draft.unlink(missing_ok=True)
+        for folder in new:
+            # Another file may be there by now.
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextmanager
