@@ -92,9 +92,9 @@ def test_peft_loads_the_adapter(tmp_path: Path) -> None:
     unet: Any = model.denoiser
     membrane = random_membrane(model.erasable_layers())
     sample = (torch.ones(1, 4, 8, 8), 301, torch.ones(1, 5, tiny.HIDDEN))
-    with torch.no_grad(), semiperm.guard(model, [membrane], gate="always") as guarded:
-        with guarded.opened(torch.ones(1, 1)):
-            ours = unet(*sample).sample
+    with torch.no_grad(), semiperm.guard(model, [membrane], gate="always") as guarded, guarded.opened(torch.ones(1, 1)):
+        ours = unet(*sample).sample
+    with torch.no_grad():
         bare = unet(*sample).sample
     adapted = PeftModel.from_pretrained(unet, str(export(membrane, "peft", tmp_path / "adapter")))
     with torch.no_grad():
