@@ -34,10 +34,18 @@ from semiperm.gate import Gate, Shown
 from semiperm.guarded import Guard
 from semiperm.membrane import Membrane
 from semiperm.models.layers import erasable_layers
+from semiperm.models.load import model_of
 from semiperm.models.stable_diffusion import StableDiffusion
 from semiperm.models.text import TextFeatures
 from semiperm.stack import Stack
-from tests.tiny import tiny_pipeline, tiny_xl_pipeline
+from tests.helpers import random_membrane
+from tests.tiny import (
+    tiny_pipeline,
+    tiny_pixart_pipeline,
+    tiny_qwen_pipeline,
+    tiny_sd3_pipeline,
+    tiny_xl_pipeline,
+)
 
 STEPS = 3
 PROMPTS = ["a cat", "a dog", "a cat and a dog", "a house"]
@@ -608,8 +616,9 @@ class Asked(Gate):
     def gamma(self, shown: Shown) -> Tensor:
         if shown.text.ids is None:
             return torch.ones(len(shown.text))
-        (wanted,) = shown.reader.tokens([self.word])
-        return torch.tensor([float(set(wanted) <= set(row)) for row in shown.text.ids])
+        # To a byte-level tokenizer a word behind a space is another word.
+        wanted = shown.reader.tokens([self.word, f" {self.word}"])
+        return torch.tensor([float(any(set(one) <= set(row) for one in wanted)) for row in shown.text.ids])
 
 
 def asked(card: Card) -> Gate:
@@ -757,6 +766,23 @@ def test_a_concept_behind_the_token_limit_opens(words: int) -> None:
     assert guarded.permeability(f"{filler} and a cat").gamma_BK.tolist() == [[1, 0]]
     assert guarded.permeability(f"a dog and {filler}").gamma_BK.tolist() == [[0, 1]]
     assert guarded.permeability(filler).gamma_BK.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("limit", [16, 40, 128])
+@pytest.mark.parametrize("build", [tiny_sd3_pipeline, tiny_pixart_pipeline, tiny_qwen_pipeline])
+def test_a_prompt_opens_the_same_at_any_sequence_length(build: Callable[[], Any], limit: int) -> None:
+    pipeline = build()
+    pipeline.set_progress_bar_config(disable=True)
+    arguments: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent", "max_sequence_length": limit}
+    if build is tiny_pixart_pipeline:
+        arguments["use_resolution_binning"] = False
+    prompts = ["a cat", "a dog", " ".join(["a house and a tree"] * 10) + " and a cat"]
+    bare = pipeline(prompts, generator=seeds(3), **arguments).images
+    guarded = guard(pipeline, [random_membrane(model_of(pipeline).erasable_layers())], gate=asked)
+    output = guarded(prompts, generator=seeds(3), **arguments)
+    assert gamma_of(output) == [[1], [0], [1]]
+    assert torch.equal(output.images[1], bare[1])
+    assert not torch.equal(output.images[0], bare[0])
 
 
 def test_a_denoiser_without_text_is_refused() -> None:
