@@ -161,7 +161,8 @@ def erasing_distance(own: Any, made: Membrane, eta: float = 1.0, prompt: str = "
     return float((guarded - ((1 + eta) * bare_empty - eta * bare_target)).square().mean())
 
 
-LONGER = changed_by(steps=15, nothing="", anchor_weight=0.0, learning_rate=0.05, refresh=15)
+# Five seeds of both kinds leave between 10 and 48 % of the distance.
+LONGER = changed_by(steps=60, nothing="", anchor_weight=0.0, learning_rate=0.01, refresh=10)
 
 
 @pytest.mark.parametrize("kind", ["conv", "v"])
